@@ -1,0 +1,9 @@
+//! A flow: what a person asked for, what its connectors promise, how it is doing.
+
+pub mod promise;
+pub mod spec;
+pub mod supervisor;
+
+pub use promise::{Fencing, OnLeaseLoss, Promise, Replay};
+pub use spec::{Document, Problem, Spec};
+pub use supervisor::{Exit, Reason};
