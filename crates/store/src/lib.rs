@@ -28,6 +28,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+pub mod history;
+pub mod prefixes;
+pub mod state;
+
 /// A key: UTF-8 text, at most [`KEY_MAX`] bytes. Slashes are a convention of the callers.
 pub type Key = Arc<str>;
 /// A value: at most [`VALUE_MAX`] bytes.
@@ -258,6 +262,43 @@ impl Op {
             Op::Put(key, ..) | Op::Delete(key) => key,
         }
     }
+
+    /// The lease it ties the key to.
+    pub fn lease(&self) -> Option<LeaseId> {
+        match self {
+            Op::Put(_, _, lease) => *lease,
+            Op::Delete(_) => None,
+        }
+    }
+}
+
+impl Change {
+    /// The key that was listed, written or removed.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Change::Has(entry) | Change::Put(entry) => Some(&entry.key),
+            Change::Gone(key, _) => Some(key),
+            Change::Begin | Change::Ready(_) | Change::At(_) => None,
+        }
+    }
+
+    /// The revision at which it happened, or up to which it speaks. A list has one only at its end.
+    pub fn revision(&self) -> Option<Revision> {
+        match self {
+            Change::Put(entry) => Some(entry.modified),
+            Change::Gone(_, at) | Change::Ready(at) | Change::At(at) => Some(*at),
+            Change::Begin | Change::Has(_) => None,
+        }
+    }
+
+    /// The bytes of its key and value: what a queue or a ring counts.
+    pub fn size(&self) -> usize {
+        match self {
+            Change::Has(entry) | Change::Put(entry) => entry.key.len() + entry.value.len(),
+            Change::Gone(key, _) => key.len(),
+            Change::Begin | Change::Ready(_) | Change::At(_) => 0,
+        }
+    }
 }
 
 impl Guard {
@@ -284,6 +325,23 @@ impl Guard {
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "r{}", self.0)
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lease {}", self.0)
+    }
+}
+
+impl fmt::Display for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Committed::Done(at) => write!(f, "done at {at}"),
+            Committed::Refused(guard) => write!(f, "refused: not {guard}"),
+            Committed::Unavailable(why) => write!(f, "unavailable: {why}"),
+            Committed::Unknown(why) => write!(f, "unknown: {why}"),
+        }
     }
 }
 
