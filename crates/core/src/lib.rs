@@ -12,6 +12,8 @@
 
 pub mod flow;
 pub mod grant;
+pub mod session;
+pub mod node;
 pub mod id;
 pub mod moment;
 pub mod record;
