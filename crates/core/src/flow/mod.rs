@@ -2,8 +2,10 @@
 
 pub mod promise;
 pub mod spec;
+pub mod state;
 pub mod supervisor;
 
 pub use promise::{Fencing, OnLeaseLoss, Promise, Replay};
 pub use spec::{Document, Problem, Spec};
+pub use state::{Stage, State};
 pub use supervisor::{Exit, Reason};

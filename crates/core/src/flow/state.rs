@@ -1,0 +1,335 @@
+//! How a flow is doing, as one word and a reason. Nothing here is stored: the word follows from
+//! the store's facts and from the holder's news, every time it is asked for.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::supervisor::{Code, Reason};
+use crate::{
+    id::Revision,
+    record::{Assignment, Desired, Flow, Outcome, Phase, Purpose, Verdict},
+    token::Token,
+};
+
+/// The observed state of a flow.
+///
+/// ```text
+///   desired run:         pending -> starting -> running <-> waiting
+///   desired suspended:   suspending -> suspended
+///   desired terminated:  terminating -> terminated
+///   unknown: it has a holder, and there is no fresh word from it
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It should run and has no holder yet.
+    Pending,
+    /// It has a holder, which has not opened the source yet.
+    Starting,
+    /// Its source is open.
+    Running,
+    /// Its holder tries again later, or is handing it over.
+    Waiting,
+    /// It was asked to pause and may still write.
+    Suspending,
+    /// Nothing of it enters the sink any more; it may be resumed.
+    Suspended,
+    /// It was asked to end and may still write.
+    Terminating,
+    /// Nothing of it enters the sink any more.
+    Terminated,
+    /// It has a holder, and there is no fresh word from it.
+    Unknown,
+}
+
+/// How far along the holder says that it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Waiting for its turn, claiming the fence, or opening the source.
+    Starting,
+    /// The source is open.
+    Running,
+    /// It failed and will be tried again, or it is parked until a person acts.
+    Waiting,
+    /// Flushing before it ends.
+    Stopping,
+    /// Over under this grant.
+    Ended,
+}
+
+/// The latest word about a flow.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Word<'a> {
+    /// The token it was said under.
+    pub token: Token,
+    /// How far along.
+    pub stage: Stage,
+    /// Why it does not run, or what is notable about one that does.
+    pub reason: Option<&'a Reason>,
+    /// False if it is so old that it no longer counts.
+    pub fresh: bool,
+}
+
+/// Everything the observed state follows from.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Facts<'a> {
+    /// What is wanted.
+    pub flow: &'a Flow,
+    /// The revision of the flow record.
+    pub generation: Revision,
+    /// The durable outcome on record, whatever generation it answers.
+    pub verdict: Option<&'a Verdict>,
+    /// Who has it.
+    pub assignment: Option<&'a Assignment>,
+    /// True if the assignment's session is in the store.
+    pub holder_live: bool,
+    /// Why the planner has not placed it, where that is known.
+    pub unplaced: Option<&'a Reason>,
+    /// The latest word about it.
+    pub word: Option<Word<'a>>,
+}
+
+/// The state of a flow, and its reason: always one for a flow that should run and does not, and
+/// for a running one only where something about it is notable.
+pub fn observed(facts: &Facts<'_>) -> (State, Option<Reason>) {
+    match facts.flow.desired {
+        Desired::Run => running(facts),
+        Desired::Suspended => stopping(facts, Outcome::Suspended, State::Suspending, State::Suspended),
+        Desired::Terminated => stopping(facts, Outcome::Terminated, State::Terminating, State::Terminated),
+    }
+}
+
+/// True if the verdict answers this generation of the flow record with this outcome.
+pub fn answers(verdict: Option<&Verdict>, outcome: Outcome, generation: Revision) -> bool {
+    verdict.is_some_and(|v| v.outcome == outcome && v.generation >= generation)
+}
+
+fn stopping(facts: &Facts<'_>, outcome: Outcome, on_the_way: State, there: State) -> (State, Option<Reason>) {
+    if answers(facts.verdict, outcome, facts.generation) {
+        return (there, None);
+    }
+    let closing = facts.assignment.filter(|a| a.is_out());
+    let reason = closing.map(|a| match (a.purpose, facts.holder_live) {
+        (Purpose::Close, true) => (Code::Starting, format!("{} is raising its fence", a.node)),
+        (Purpose::Run, true) => (Code::Starting, format!("its holder {} has not yet confirmed the stop", a.node)),
+        (_, false) => {
+            (Code::NoNews, format!("the session of {} has ended; another node has to raise its fence", a.node))
+        }
+    });
+    (on_the_way, reason.map(|(code, detail)| Reason::new(code, detail)))
+}
+
+fn running(facts: &Facts<'_>) -> (State, Option<Reason>) {
+    let Some(assignment) = facts.assignment.filter(|a| a.is_out()) else {
+        let waits = || Reason::new(Code::Starting, "it has no holder yet; the coordinator has not placed it");
+        return (State::Pending, Some(facts.unplaced.cloned().unwrap_or_else(waits)));
+    };
+    let node = &assignment.node;
+    let say = |state, code, detail: String| (state, Some(Reason::new(code, detail)));
+    if assignment.purpose == Purpose::Close || assignment.phase == Phase::Stopping {
+        return say(State::Pending, Code::Starting, format!("its former run is being stopped on {node} first"));
+    }
+    if !facts.holder_live {
+        return say(State::Unknown, Code::NoNews, format!("the session of its holder {node} has ended"));
+    }
+    // A word under a later owner means that this picture is behind; the word is right.
+    match facts.word.filter(|w| w.token.same_owner(assignment.token) || w.token > assignment.token) {
+        None => say(State::Starting, Code::Starting, format!("given to {node}, which has not taken it up yet")),
+        Some(word) if !word.fresh => say(State::Unknown, Code::NoNews, format!("{node} has said nothing lately")),
+        Some(word) => as_told(&word, assignment),
+    }
+}
+
+fn as_told(word: &Word<'_>, assignment: &Assignment) -> (State, Option<Reason>) {
+    let node = &assignment.node;
+    let reason = |detail: String| Some(word.reason.cloned().unwrap_or_else(|| Reason::new(Code::Starting, detail)));
+    match word.stage {
+        Stage::Running => (State::Running, word.reason.cloned()),
+        Stage::Starting => (State::Starting, reason(format!("{node} is opening it"))),
+        Stage::Waiting => (State::Waiting, reason(format!("{node} will try again"))),
+        Stage::Stopping | Stage::Ended => (State::Waiting, reason(format!("{node} is handing it over"))),
+    }
+}
+
+impl State {
+    /// Every state, in the order of a flow's life.
+    pub const ALL: [State; 9] = [
+        State::Pending,
+        State::Starting,
+        State::Running,
+        State::Waiting,
+        State::Suspending,
+        State::Suspended,
+        State::Terminating,
+        State::Terminated,
+        State::Unknown,
+    ];
+
+    /// The state as it appears in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Waiting => "waiting",
+            State::Suspending => "suspending",
+            State::Suspended => "suspended",
+            State::Terminating => "terminating",
+            State::Terminated => "terminated",
+            State::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<State, String> {
+        State::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| {
+            let names: Vec<&str> = State::ALL.iter().map(|s| s.as_str()).collect();
+            format!("{text:?} is not a state; there are {}", names.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        flow::Document,
+        id::{NodeName, SessionId},
+        record::Why,
+    };
+
+    fn flow(desired: Desired) -> Flow {
+        let document: Document = serde_json::from_str(
+            r#"{"id": "a", "source": {"tcp": {"address": "h:1"}}, "codec": {"lines": {}}, "sink": {"stdout": {}}}"#,
+        )
+        .unwrap();
+        Flow { document, desired, origin: 0, restarts: 0, wish: None, forget: false }
+    }
+
+    fn held() -> Assignment {
+        let node = NodeName::new("n1").unwrap();
+        Assignment::first(node, SessionId(3), 1, Purpose::Run, Revision(5), Why::New)
+    }
+
+    fn verdict(outcome: Outcome, generation: u64) -> Verdict {
+        Verdict { outcome, generation: Revision(generation), token: Token::first(1, 1) }
+    }
+
+    fn word(epoch: u64, stage: Stage) -> Word<'static> {
+        Word { token: Token::first(1, epoch), stage, reason: None, fresh: true }
+    }
+
+    #[test]
+    fn the_state_follows_from_the_facts() {
+        let (run, suspended, terminated) = (flow(Desired::Run), flow(Desired::Suspended), flow(Desired::Terminated));
+        let assignment = held();
+        let stopping = Assignment { phase: Phase::Stopping, ..held() };
+        let released = Assignment { phase: Phase::Released, ..held() };
+        let close = Assignment { purpose: Purpose::Close, ..held() };
+        let (was_suspended, was_terminated, old) =
+            (verdict(Outcome::Suspended, 5), verdict(Outcome::Terminated, 6), verdict(Outcome::Suspended, 4));
+        let no_node = Reason::new(Code::NoNode, "no node has zone=eu");
+        let quiet = Reason::new(Code::Quiet, "nothing for 30s");
+        let refused = Reason::new(Code::SourceUnreachable, "h:1 refused");
+        let bare = |flow| Facts {
+            flow,
+            generation: Revision(5),
+            verdict: None,
+            assignment: None,
+            holder_live: true,
+            unplaced: None,
+            word: None,
+        };
+        let has = |word| Facts { assignment: Some(&assignment), word, ..bare(&run) };
+        let stale = Word { fresh: false, ..word(1, Stage::Running) };
+
+        let table: [(&str, Facts<'_>, State, Option<Code>); 22] = [
+            ("nobody has it", bare(&run), State::Pending, Some(Code::Starting)),
+            ("no place", Facts { unplaced: Some(&no_node), ..bare(&run) }, State::Pending, Some(Code::NoNode)),
+            ("let go", Facts { assignment: Some(&released), ..bare(&run) }, State::Pending, Some(Code::Starting)),
+            ("being closed", Facts { assignment: Some(&close), ..bare(&run) }, State::Pending, Some(Code::Starting)),
+            (
+                "still stopping",
+                Facts { assignment: Some(&stopping), ..bare(&run) },
+                State::Pending,
+                Some(Code::Starting),
+            ),
+            ("not taken up", has(None), State::Starting, Some(Code::Starting)),
+            ("the former owner's word", has(Some(word(0, Stage::Running))), State::Starting, Some(Code::Starting)),
+            ("a later owner's word", has(Some(word(2, Stage::Running))), State::Running, None),
+            ("opening", has(Some(word(1, Stage::Starting))), State::Starting, Some(Code::Starting)),
+            ("running", has(Some(word(1, Stage::Running))), State::Running, None),
+            (
+                "running and quiet",
+                has(Some(Word { reason: Some(&quiet), ..word(1, Stage::Running) })),
+                State::Running,
+                Some(Code::Quiet),
+            ),
+            (
+                "failing",
+                has(Some(Word { reason: Some(&refused), ..word(1, Stage::Waiting) })),
+                State::Waiting,
+                Some(Code::SourceUnreachable),
+            ),
+            ("handing over", has(Some(word(1, Stage::Stopping))), State::Waiting, Some(Code::Starting)),
+            ("silent", has(Some(stale)), State::Unknown, Some(Code::NoNews)),
+            (
+                "session ended",
+                Facts { holder_live: false, ..has(Some(word(1, Stage::Running))) },
+                State::Unknown,
+                Some(Code::NoNews),
+            ),
+            (
+                "asked to pause",
+                Facts { assignment: Some(&stopping), ..bare(&suspended) },
+                State::Suspending,
+                Some(Code::Starting),
+            ),
+            (
+                "asked to pause, holder gone",
+                Facts { assignment: Some(&stopping), holder_live: false, ..bare(&suspended) },
+                State::Suspending,
+                Some(Code::NoNews),
+            ),
+            ("paused", Facts { verdict: Some(&was_suspended), ..bare(&suspended) }, State::Suspended, None),
+            ("an old verdict", Facts { verdict: Some(&old), ..bare(&suspended) }, State::Suspending, None),
+            (
+                "suspended is not terminated",
+                Facts { verdict: Some(&was_suspended), ..bare(&terminated) },
+                State::Terminating,
+                None,
+            ),
+            ("ended", Facts { verdict: Some(&was_terminated), ..bare(&terminated) }, State::Terminated, None),
+            (
+                "resumed",
+                Facts { verdict: Some(&was_suspended), ..has(Some(word(1, Stage::Running))) },
+                State::Running,
+                None,
+            ),
+        ];
+        for (case, facts, state, code) in table {
+            let (got, reason) = observed(&facts);
+            assert_eq!((got, reason.map(|r| r.code)), (state, code), "{case}");
+        }
+    }
+
+    #[test]
+    fn states_are_read_the_way_they_are_written() {
+        for state in State::ALL {
+            assert_eq!(state.as_str().parse::<State>(), Ok(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        assert!("runing".parse::<State>().unwrap_err().contains("pending, starting"));
+    }
+}
