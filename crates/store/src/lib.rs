@@ -28,6 +28,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+pub mod feed;
 pub mod history;
 pub mod prefixes;
 pub mod state;

@@ -1,0 +1,440 @@
+//! From one state to many readers: a hub that feeds running watches, for engines to share.
+//!
+//! An engine keeps a [`Hub`] under the same lock as its [`State`], calls [`Hub::publish`] after
+//! every command it has applied, [`Hub::open`] for every new watch, and [`Hub::tick`] a few times
+//! a second. The hub never waits for a reader: one that falls too far behind loses its watch and
+//! opens another, from the last revision it has seen.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, Weak},
+};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+
+use crate::{Change, Key, Revision, Watch, prefixes::Prefixes, state::State};
+
+/// How much may wait for a slow reader before its watch is ended: bytes of keys and values, and
+/// [`CHANGE_WEIGHT`] for each change. The list or the replay that opens a watch does not count.
+pub const QUEUE_WEIGHT_MAX: usize = 32 * 1024 * 1024;
+/// What one queued change weighs beside its key and value.
+pub const CHANGE_WEIGHT: usize = 64;
+/// Small batches are handed out together up to this many changes. The changes of one revision are
+/// never parted, so a large commit may exceed it.
+pub const BATCH_CHANGES: usize = 1024;
+
+/// Feeds the watches of one engine.
+#[derive(Default)]
+pub struct Hub {
+    feeds: BTreeMap<FeedId, Feed>,
+    wanted: Wanted,
+    published: Revision,
+    last_feed: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct FeedId(u64);
+
+/// The hub's end of one watch. Dropping it ends the watch.
+struct Feed {
+    queue: Weak<Queue>,
+    prefixes: Prefixes,
+    /// The last revision up to which the reader was told everything.
+    told: Revision,
+    deaf: bool,
+}
+
+/// Which feeds want which keys: to feed a key costs a look-up per distinct length of prefix, not
+/// one per watch.
+#[derive(Default)]
+struct Wanted {
+    by_prefix: HashMap<Key, Vec<FeedId>>,
+    lengths: BTreeMap<usize, usize>,
+}
+
+/// What waits for a reader.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Each with what it counts towards the weight.
+    batches: VecDeque<(Vec<Change>, usize)>,
+    weight: usize,
+    over: bool,
+}
+
+/// The reader's end.
+struct Reader(Arc<Queue>);
+
+impl Hub {
+    /// A hub without watches.
+    pub fn new() -> Hub {
+        Hub::default()
+    }
+
+    /// Feeds all that happened to the state since the last call. Where that is no longer known (a
+    /// snapshot took the place of many commands), every watch is ended.
+    pub fn publish(&mut self, state: &State) {
+        let since = std::mem::replace(&mut self.published, state.revision());
+        if since == self.published || self.feeds.is_empty() {
+            return;
+        }
+        match state.changes_since(since, &Prefixes::all()) {
+            Some(changes) => self.feed(changes),
+            None => self.cut(),
+        }
+    }
+
+    /// Opens a watch, with what follows `from`, or with a list where that is not known (or not
+    /// asked for). An engine whose state may lag must have brought it up to `from`, and to every
+    /// acknowledged commit, before.
+    pub fn open(&mut self, state: &State, prefixes: Vec<Key>, from: Option<Revision>) -> Box<dyn Watch> {
+        self.publish(state);
+        let prefixes = Prefixes::new(prefixes);
+        let replay = from.and_then(|seen| state.changes_since(seen, &prefixes));
+        let opening = match replay {
+            Some(changes) => vec![with_progress(changes, state.revision())],
+            None => list(state, &prefixes),
+        };
+        let queue = Arc::new(Queue::opened_with(opening));
+        self.register(Feed { queue: Arc::downgrade(&queue), prefixes, told: state.revision(), deaf: false });
+        Box::new(Reader(queue))
+    }
+
+    /// Tells every watch that has not heard of it how far the store has come. To be called a few
+    /// times a second, so that a reader at rest knows that it is not deaf.
+    pub fn tick(&mut self) {
+        let behind: Vec<FeedId> =
+            self.feeds.iter().filter(|(_, feed)| feed.is_behind(self.published)).map(|(id, _)| *id).collect();
+        for id in behind {
+            self.push(id, vec![Change::At(self.published)]);
+        }
+    }
+
+    /// Ends every watch, after what is already queued.
+    pub fn cut(&mut self) {
+        self.feeds.clear();
+        self.wanted = Wanted::default();
+    }
+
+    /// Makes every watch of now deaf: it stays open and hears nothing more. For tests of readers.
+    pub fn deafen(&mut self) {
+        self.feeds.values_mut().for_each(|feed| feed.deaf = true);
+    }
+
+    /// How many watches are open.
+    pub fn watches(&self) -> usize {
+        self.feeds.len()
+    }
+
+    /// Each feed gets its share whole, with the progress at its end: a reader that has taken a
+    /// batch may go on from its last revision.
+    fn feed(&mut self, changes: Vec<Change>) {
+        let mut shares: BTreeMap<FeedId, Vec<Change>> = BTreeMap::new();
+        for change in changes {
+            for id in change.key().into_iter().flat_map(|key| self.wanted.by(key)) {
+                shares.entry(id).or_default().push(change.clone());
+            }
+        }
+        for (id, share) in shares {
+            self.push(id, with_progress(share, self.published));
+        }
+    }
+
+    fn push(&mut self, id: FeedId, batch: Vec<Change>) {
+        let Some(feed) = self.feeds.get_mut(&id) else { return };
+        feed.told = self.published;
+        if !feed.push(batch) {
+            self.end(id);
+        }
+    }
+
+    fn register(&mut self, feed: Feed) {
+        self.last_feed += 1;
+        let id = FeedId(self.last_feed);
+        self.wanted.add(id, &feed.prefixes);
+        self.feeds.insert(id, feed);
+    }
+
+    fn end(&mut self, id: FeedId) {
+        if let Some(feed) = self.feeds.remove(&id) {
+            self.wanted.remove(id, &feed.prefixes);
+        }
+    }
+}
+
+impl Feed {
+    fn is_behind(&self, published: Revision) -> bool {
+        self.told < published || self.queue.strong_count() == 0
+    }
+
+    /// Whether the watch goes on.
+    fn push(&self, batch: Vec<Change>) -> bool {
+        self.queue.upgrade().is_some_and(|queue| self.deaf || queue.push(batch))
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.upgrade() {
+            queue.end();
+        }
+    }
+}
+
+impl Wanted {
+    fn add(&mut self, id: FeedId, prefixes: &Prefixes) {
+        for prefix in prefixes.iter() {
+            self.by_prefix.entry(prefix.clone()).or_default().push(id);
+            *self.lengths.entry(prefix.len()).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, id: FeedId, prefixes: &Prefixes) {
+        for prefix in prefixes.iter() {
+            if let Some(ids) = self.by_prefix.get_mut(prefix) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    self.by_prefix.remove(prefix);
+                }
+            }
+            if let Some(count) = self.lengths.get_mut(&prefix.len()) {
+                *count -= 1;
+                if *count == 0 {
+                    self.lengths.remove(&prefix.len());
+                }
+            }
+        }
+    }
+
+    /// The feeds that want a key, each once: no feed has two prefixes of one key.
+    fn by<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = FeedId> + 'a {
+        let starts = self.lengths.keys().map_while(|length| (*length <= key.len()).then_some(*length));
+        starts.filter_map(|length| self.by_prefix.get(key.get(..length)?)).flatten().copied()
+    }
+}
+
+impl Queue {
+    fn opened_with(opening: Vec<Vec<Change>>) -> Queue {
+        let batches = opening.into_iter().map(|batch| (batch, 0)).collect();
+        let waiting = Waiting { batches, ..Waiting::default() };
+        Queue { waiting: Mutex::new(waiting), news: Notify::new() }
+    }
+
+    /// Whether the reader still keeps up. One that does not loses what waits for it, to free the
+    /// memory now; it will find it again by opening another watch.
+    fn push(&self, batch: Vec<Change>) -> bool {
+        let mut waiting = self.waiting();
+        waiting.push(batch);
+        if waiting.weight > QUEUE_WEIGHT_MAX {
+            *waiting = Waiting { over: true, ..Waiting::default() };
+        }
+        self.news.notify_one();
+        !waiting.over
+    }
+
+    fn end(&self) {
+        self.waiting().over = true;
+        self.news.notify_one();
+    }
+
+    /// Nothing that holds the lock can panic half-way.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, batch: Vec<Change>) {
+        match (self.batches.back_mut().and_then(|(last, _)| last.last_mut()), batch.as_slice()) {
+            // Newer progress replaces older: a reader at rest must not fill its own queue.
+            (Some(Change::At(told)), [Change::At(now)]) => *told = *now,
+            _ => {
+                let weight = weight(&batch);
+                self.weight += weight;
+                self.batches.push_back((batch, weight));
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Vec<Change>> {
+        let (mut taken, mut weight) = self.batches.pop_front()?;
+        while let Some((more, its)) = self.batches.pop_front_if(|(next, _)| taken.len() + next.len() <= BATCH_CHANGES) {
+            taken.extend(more);
+            weight += its;
+        }
+        self.weight -= weight;
+        Some(taken)
+    }
+}
+
+impl Watch for Reader {
+    fn next(&mut self) -> BoxFuture<'_, Option<Vec<Change>>> {
+        Box::pin(async {
+            loop {
+                let (batch, over) = {
+                    let mut waiting = self.0.waiting();
+                    (waiting.take(), waiting.over)
+                };
+                if batch.is_some() || over {
+                    return batch;
+                }
+                self.0.news.notified().await;
+            }
+        })
+    }
+}
+
+fn with_progress(mut changes: Vec<Change>, at: Revision) -> Vec<Change> {
+    changes.push(Change::At(at));
+    changes
+}
+
+/// `Begin`, everything, `Ready`; in pieces, since the whole store may be large.
+fn list(state: &State, prefixes: &Prefixes) -> Vec<Vec<Change>> {
+    let snapshot = state.read(prefixes);
+    let mut all = Vec::with_capacity(snapshot.entries.len() + 2);
+    all.push(Change::Begin);
+    all.extend(snapshot.entries.into_iter().map(Change::Has));
+    all.push(Change::Ready(snapshot.at));
+    all.chunks(BATCH_CHANGES).map(<[Change]>::to_vec).collect()
+}
+
+fn weight(batch: &[Change]) -> usize {
+    batch.iter().map(|change| CHANGE_WEIGHT + change.size()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{Txn, state::Command};
+
+    fn put(state: &mut State, key: &str, value: &[u8]) -> Revision {
+        state.apply(Command::Txn(Txn::new().put(key, value)));
+        state.revision()
+    }
+
+    fn keys(paths: &[&str]) -> Vec<Key> {
+        paths.iter().map(|path| Key::from(*path)).collect()
+    }
+
+    /// What the watch has ready, without waiting: `None` when there is nothing yet.
+    fn ready(watch: &mut Box<dyn Watch>) -> Option<Option<Vec<Change>>> {
+        watch.next().now_or_never()
+    }
+
+    fn puts(batch: &[Change]) -> Vec<&str> {
+        batch.iter().filter(|c| matches!(c, Change::Put(_))).filter_map(Change::key).map(|key| &**key).collect()
+    }
+
+    #[test]
+    fn a_watch_gets_its_own_keys_whole_and_then_progress() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        let mut watch = hub.open(&state, keys(&["a/", "c/"]), Some(Revision(0)));
+        assert_eq!(ready(&mut watch), Some(Some(vec![Change::At(Revision(0))])));
+        put(&mut state, "a/1", b"");
+        put(&mut state, "b/1", b"");
+        let at = put(&mut state, "c/1", b"");
+        hub.publish(&state);
+        let batch = ready(&mut watch).flatten().expect("a batch");
+        assert_eq!(puts(&batch), ["a/1", "c/1"]);
+        assert_eq!(batch.last(), Some(&Change::At(at)));
+    }
+
+    #[test]
+    fn at_rest_a_tick_says_how_far_the_store_has_come_and_only_once() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        let mut watch = hub.open(&state, keys(&["a/"]), Some(Revision(0)));
+        ready(&mut watch);
+        let at = put(&mut state, "elsewhere", b"");
+        hub.publish(&state);
+        assert_eq!(ready(&mut watch), None);
+        hub.tick();
+        assert_eq!(ready(&mut watch), Some(Some(vec![Change::At(at)])));
+        hub.tick();
+        assert_eq!(ready(&mut watch), None);
+    }
+
+    #[test]
+    fn a_reader_that_cannot_keep_up_loses_its_watch_and_frees_the_memory() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        let mut slow = hub.open(&state, keys(&["a"]), None);
+        let mut other = hub.open(&state, keys(&["b"]), None);
+        let large = vec![0; crate::VALUE_MAX];
+        for _ in 0..=QUEUE_WEIGHT_MAX / large.len() {
+            put(&mut state, "a", &large);
+            hub.publish(&state);
+        }
+        assert_eq!(ready(&mut slow), Some(None));
+        assert!(ready(&mut other).flatten().is_some());
+        assert_eq!(hub.watches(), 1);
+    }
+
+    #[test]
+    fn a_reader_that_keeps_up_may_hear_any_amount() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        let mut watch = hub.open(&state, keys(&["a"]), None);
+        let large = vec![0; crate::VALUE_MAX];
+        for _ in 0..=2 * QUEUE_WEIGHT_MAX / large.len() {
+            put(&mut state, "a", &large);
+            hub.publish(&state);
+            assert!(ready(&mut watch).flatten().is_some());
+        }
+    }
+
+    #[test]
+    fn a_gap_in_what_the_hub_can_know_ends_every_watch() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        let mut watch = hub.open(&state, keys(&["a"]), Some(Revision(0)));
+        ready(&mut watch);
+        put(&mut state, "a", b"1");
+        state.forget_history();
+        hub.publish(&state);
+        assert_eq!(ready(&mut watch), Some(None));
+    }
+
+    #[test]
+    fn a_dropped_watch_is_forgotten() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        drop(hub.open(&state, keys(&["a", "b"]), None));
+        put(&mut state, "a", b"1");
+        hub.publish(&state);
+        hub.tick();
+        assert_eq!((hub.watches(), hub.wanted.by_prefix.len(), hub.wanted.lengths.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_deaf_watch_hears_nothing_and_does_not_end() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        let mut watch = hub.open(&state, keys(&["a"]), None);
+        ready(&mut watch);
+        hub.deafen();
+        put(&mut state, "a", b"1");
+        hub.publish(&state);
+        hub.tick();
+        assert_eq!(ready(&mut watch), None);
+    }
+
+    #[test]
+    fn a_long_list_comes_in_pieces_between_begin_and_ready() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        for n in 0..2 * BATCH_CHANGES {
+            put(&mut state, &format!("k{n:05}"), b"");
+        }
+        let mut watch = hub.open(&state, keys(&["k"]), None);
+        let mut heard = Vec::new();
+        while let Some(Some(batch)) = ready(&mut watch) {
+            assert!(batch.len() <= BATCH_CHANGES);
+            heard.extend(batch);
+        }
+        assert_eq!(heard.len(), 2 * BATCH_CHANGES + 2);
+        assert_eq!((heard.first(), heard.last()), (Some(&Change::Begin), Some(&Change::Ready(state.revision()))));
+    }
+}
