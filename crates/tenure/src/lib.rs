@@ -1,1 +1,6 @@
-//! tenure
+//! Tenure keeps every feed running on exactly one node of a cluster. This crate is the doing: what
+//! the machines of `tenure_core` decide is carried out here, and everything people touch is here.
+
+pub mod api;
+pub mod events;
+pub mod news;

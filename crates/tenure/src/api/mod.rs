@@ -1,0 +1,3 @@
+//! The HTTP API, in its own words.
+
+pub mod door;
