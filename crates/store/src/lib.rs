@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod feed;
 pub mod history;
+pub mod memory;
 pub mod prefixes;
 pub mod state;
 

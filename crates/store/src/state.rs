@@ -239,6 +239,24 @@ impl State {
     }
 }
 
+impl Reply {
+    /// The answer to a commit. Any other answer is somebody else's, so this one was lost.
+    pub fn committed(self) -> Committed {
+        match self {
+            Reply::Committed(committed) => committed,
+            other => Committed::Unknown(format!("the answer was not that of a commit: {other}")),
+        }
+    }
+
+    /// The lease granted, if this is the answer to a grant.
+    pub fn granted(self) -> Option<LeaseId> {
+        match self {
+            Reply::Granted(lease) => Some(lease),
+            Reply::Committed(_) | Reply::Id(_) => None,
+        }
+    }
+}
+
 impl Lease {
     /// How long it lives without being kept alive.
     pub fn ttl(&self) -> Duration {
@@ -330,8 +348,8 @@ mod tests {
     use super::*;
 
     fn done(reply: Reply) -> Revision {
-        match reply {
-            Reply::Committed(Committed::Done(at)) => at,
+        match reply.committed() {
+            Committed::Done(at) => at,
             other => panic!("not done: {other}"),
         }
     }
@@ -342,10 +360,7 @@ mod tests {
     }
 
     fn granted(state: &mut State) -> LeaseId {
-        match state.apply(Command::Grant { ttl_ms: 5_000 }) {
-            Reply::Granted(lease) => lease,
-            other => panic!("not granted: {other}"),
-        }
+        state.apply(Command::Grant { ttl_ms: 5_000 }).granted().expect("a lease")
     }
 
     #[test]
