@@ -16,6 +16,8 @@ pub struct Gauge {
     pub rejected: AtomicU64,
     /// Records dropped because their position was not above the settled one.
     pub repeated: AtomicU64,
+    /// Bytes of records that had no end yet when their connection ended; they are dropped.
+    pub unfinished: AtomicU64,
     /// When the last bytes came, in milliseconds of the node's clock; 0 before the first.
     pub last_bytes: AtomicU64,
 }

@@ -11,7 +11,12 @@
 //! it is handed. The sinks' group committer ([`sink::committer`]) is a pure machine; the shells
 //! beside it only speak SQL.
 
+pub mod codec;
+pub mod connectors;
 pub mod gauge;
+pub mod pipeline;
 pub mod record;
 pub mod sink;
+pub mod source;
+pub mod stop;
 pub mod world;
