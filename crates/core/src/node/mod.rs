@@ -148,8 +148,6 @@ pub enum Look {
     Fence(Option<Token>),
     /// The sink did not answer.
     Silence,
-    /// The sink keeps no fence.
-    NoFence,
 }
 
 /// What the node asks of the world. Nobody else performs I/O.
@@ -319,6 +317,11 @@ impl NodeMachine {
     /// True while the inbox is known to be behind.
     pub fn is_deaf(&self) -> bool {
         self.hearing.is_deaf()
+    }
+
+    /// True while flows wait for their turn to start.
+    pub fn is_starting(&self) -> bool {
+        self.pacer.is_waiting() && self.may_start()
     }
 
     /// The revision the inbox has reached.
@@ -678,6 +681,7 @@ impl NodeMachine {
             (Exit::Failed(reason), Some(order)) => {
                 local.failures = local.failures.saturating_add(1);
                 local.reason = Some(reason.clone());
+                local.last_error = Some(reason.clone());
                 if let Decision::RetryIn(span) = decide(&exit, local.failures, &mut self.setup.dice) {
                     self.back_off(&flow, now.after(span), order, None);
                 }
@@ -797,7 +801,7 @@ impl NodeMachine {
             let token = *token;
             let end = match look {
                 Look::Fence(Some(stored)) if stored > token => true,
-                Look::Fence(_) | Look::NoFence => {
+                Look::Fence(_) => {
                     local.answered = now;
                     false
                 }

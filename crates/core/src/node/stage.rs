@@ -74,6 +74,8 @@ pub struct Local {
     pub failures: u32,
     /// Why it does not run, or did not last time.
     pub reason: Option<Reason>,
+    /// The latest failure under this owner, even if it runs again.
+    pub last_error: Option<Reason>,
     /// When an orphan's sink last answered (or the looking began).
     pub answered: Moment,
     next: Option<Token>,
@@ -94,6 +96,7 @@ impl Local {
             self.next = Some(*owner);
             self.failures = 0;
             self.reason = None;
+            self.last_error = None;
         }
     }
 
