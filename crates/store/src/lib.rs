@@ -28,6 +28,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+pub mod contract;
 pub mod feed;
 pub mod history;
 pub mod memory;
@@ -47,6 +48,8 @@ pub const VALUE_MAX: usize = 512 * 1024;
 pub const TXN_OPS_MAX: usize = 128;
 /// The most guards in one commit.
 pub const TXN_GUARDS_MAX: usize = 256;
+/// The most bytes of keys and values in one commit (under etcd's default request limit).
+pub const TXN_BYTES_MAX: usize = 1024 * 1024;
 
 /// The store's number of a commit. Zero is before the first one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
@@ -228,6 +231,13 @@ impl Txn {
         self
     }
 
+    /// The bytes of all its keys and values.
+    pub fn size(&self) -> usize {
+        let guards: usize = self.guards.iter().map(|guard| guard.key().len()).sum();
+        let values: usize = self.ops.iter().map(Op::size).sum();
+        guards + values
+    }
+
     /// Says what makes the transaction malformed, if anything: too many parts, too long a key or
     /// value, or a key written twice. Engines refuse such a one as [`Committed::Unavailable`].
     pub fn complaint(&self) -> Option<Unavailable> {
@@ -237,6 +247,9 @@ impl Txn {
         }
         if self.guards.len() > TXN_GUARDS_MAX {
             return complain(format!("{} guards in one commit; at most {TXN_GUARDS_MAX}", self.guards.len()));
+        }
+        if self.size() > TXN_BYTES_MAX {
+            return complain(format!("{} bytes in one commit; at most {TXN_BYTES_MAX}", self.size()));
         }
         let mut keys: Vec<&str> = self.ops.iter().map(|op| op.key().as_ref()).collect();
         keys.sort_unstable();
@@ -262,6 +275,14 @@ impl Op {
     pub fn key(&self) -> &Key {
         match self {
             Op::Put(key, ..) | Op::Delete(key) => key,
+        }
+    }
+
+    /// The bytes of its key and value.
+    pub fn size(&self) -> usize {
+        match self {
+            Op::Put(key, value, _) => key.len() + value.len(),
+            Op::Delete(key) => key.len(),
         }
     }
 
