@@ -2,5 +2,7 @@
 //! the machines of `tenure_core` decide is carried out here, and everything people touch is here.
 
 pub mod api;
+pub mod demo;
+pub mod documents;
 pub mod events;
 pub mod news;
