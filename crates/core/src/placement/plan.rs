@@ -1,0 +1,473 @@
+//! From a view to a plan.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use super::{
+    board::Board,
+    explain::NoPlace,
+    policy::Policy,
+    view::{Place, RoomState, View},
+};
+use crate::{
+    id::{FlowId, NodeName, SessionId},
+    picture::Picture,
+    record::Why,
+};
+
+/// What the planner says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// Who goes where, in the order in which it matters: first those without a home, then those
+    /// that must leave, then what evens out. Any prefix of it is a sound plan of its own.
+    pub moves: Vec<Move>,
+    /// Who finds no place, or no better one than the one it should leave, and why; in id order.
+    pub unplaced: Vec<Unplaced>,
+    /// What each node carries, before and after; in name order.
+    pub loads: Vec<Load>,
+}
+
+/// One flow goes to one node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// Which flow.
+    pub flow: FlowId,
+    /// The live node that has it; none if nobody has.
+    pub from: Option<NodeName>,
+    /// Where it goes.
+    pub to: NodeName,
+    /// The session of that node that is meant.
+    pub to_session: SessionId,
+    /// Why.
+    pub why: Why,
+}
+
+/// A flow that finds no place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unplaced {
+    /// Which flow.
+    pub flow: FlowId,
+    /// The node that keeps it although it should leave; none if it does not run.
+    pub stays: Option<NodeName>,
+    /// What is in its way.
+    pub why: NoPlace,
+}
+
+/// What a node carries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Which node.
+    pub node: NodeName,
+    /// The weight on it now.
+    pub before: u64,
+    /// The weight on it after the plan.
+    pub after: u64,
+}
+
+/// What the planner would do about a picture now; changes nothing.
+pub fn preview(picture: &Picture, policy: &Policy) -> Plan {
+    plan(&View::build(picture), policy)
+}
+
+/// Says whether a flow could be moved to a node now, and what is in the way if not.
+///
+/// # Errors
+///
+/// What is in the way. A flow that should not run can be moved nowhere; that is not checked here.
+pub fn can_have(picture: &Picture, flow: &FlowId, node: &NodeName) -> Result<(), NoPlace> {
+    let mut view = View::build(picture);
+    let (Some(room), Ok(seat)) = (view.room(node), view.seats.binary_search_by(|seat| seat.id.cmp(flow))) else {
+        return Err(NoPlace::NoNodes);
+    };
+    // Only that room is left, so that what is in the way is said of it and of nothing else.
+    let own = |place: &Place| matches!(place, Place::On { room: at, .. } | Place::MovingTo(at) if *at == room);
+    let load: u64 = view.seats.iter().filter(|s| own(&s.place) && s.id != *flow).map(|s| s.weight).sum();
+    let mut only = view.rooms.swap_remove(room as usize);
+    only.capacity = only.capacity.map(|most| most.saturating_sub(load));
+    let mut seat = view.seats.swap_remove(seat);
+    (seat.place, seat.wish) = (Place::Nowhere(Why::Asked), None);
+    (view.rooms, view.seats) = (vec![only], vec![seat]);
+    match plan(&view, &Policy::default()).unplaced.pop() {
+        Some(unplaced) => Err(unplaced.why),
+        None => Ok(()),
+    }
+}
+
+/// See the head of [`crate::placement`].
+pub fn plan(view: &View, policy: &Policy) -> Plan {
+    let mut desk = Desk::new(view);
+    desk.seat_everyone();
+    desk.relieve_the_overloaded();
+    desk.grant_wishes();
+    loop {
+        let before = desk.needy.len();
+        desk.place_the_needy();
+        if policy.rebalance {
+            desk.spread_out();
+            desk.even_out(policy.slack);
+        }
+        // Evening out may have made room for somebody who found none.
+        if desk.needy.is_empty() || desk.needy.len() == before || !policy.rebalance {
+            break;
+        }
+    }
+    desk.plan()
+}
+
+/// The work in progress.
+struct Desk<'v> {
+    view: &'v View,
+    board: Board<'v>,
+    /// By seat: why it moves, if for another reason than evening out.
+    why: Vec<Option<Why>>,
+    /// By seat: whether it may be moved to even things out.
+    free: Vec<bool>,
+    /// Seats that need another place, or any.
+    needy: Vec<u32>,
+    before: Vec<u64>,
+}
+
+impl<'v> Desk<'v> {
+    fn new(view: &'v View) -> Desk<'v> {
+        let seats = view.seats.len();
+        Desk {
+            view,
+            board: Board::new(view),
+            why: vec![None; seats],
+            free: vec![false; seats],
+            needy: Vec::new(),
+            before: Vec::new(),
+        }
+    }
+
+    /// Everybody sits down where they are; who cannot stay there stands up again.
+    fn seat_everyone(&mut self) {
+        for seat in 0..self.view.seats.len() as u32 {
+            match &self.board.seat(seat).place {
+                Place::Nowhere(why) => self.stand_up(seat, why.clone()),
+                Place::MovingTo(room) => self.board.put(seat, *room),
+                Place::On { room, asked } => {
+                    self.board.put(seat, *room);
+                    self.free[seat as usize] = !asked && self.view.rooms[*room as usize].state == RoomState::Open;
+                }
+            }
+        }
+        self.before = self.board.loads().to_vec();
+        for seat in 0..self.view.seats.len() as u32 {
+            let Place::On { room, .. } = self.board.seat(seat).place else { continue };
+            let here = &self.view.rooms[room as usize];
+            let node = here.name.clone();
+            if !here.state.keeps() {
+                self.stand_up(seat, Why::Draining { node });
+            } else if !here.has(&self.view.requires[self.board.seat(seat).require as usize]) {
+                self.stand_up(seat, Why::Requirement { node });
+            }
+        }
+    }
+
+    fn stand_up(&mut self, seat: u32, why: Why) {
+        self.board.take(seat);
+        self.why[seat as usize] = Some(why);
+        self.free[seat as usize] = false;
+        self.needy.push(seat);
+    }
+
+    /// A room that carries more than it may (its capacity or a weight was changed) lets go of as
+    /// few flows as will do.
+    fn relieve_the_overloaded(&mut self) {
+        let over = |desk: &Desk<'_>, room: u32| {
+            desk.view.rooms[room as usize].capacity.map_or(0, |most| desk.board.load(room).saturating_sub(most))
+        };
+        let overloaded: BTreeSet<u32> =
+            (0..self.view.rooms.len() as u32).filter(|room| over(self, *room) > 0).collect();
+        if overloaded.is_empty() {
+            return;
+        }
+        let mut sitting: BTreeMap<u32, BTreeSet<(u64, Reverse<u32>)>> = BTreeMap::new();
+        for seat in 0..self.view.seats.len() as u32 {
+            let held = matches!(self.board.seat(seat).place, Place::On { .. });
+            if let Some(room) = self.board.at(seat).filter(|room| held && overloaded.contains(room)) {
+                sitting.entry(room).or_default().insert((self.board.seat(seat).weight, Reverse(seat)));
+            }
+        }
+        for (room, mut seats) in sitting {
+            while let excess @ 1.. = over(self, room) {
+                // The lightest that suffices alone, else the heaviest there is.
+                let enough = seats.range((excess, Reverse(u32::MAX))..).next().copied();
+                let Some(first) = enough.or_else(|| seats.last().copied()) else { break };
+                seats.remove(&first);
+                let node = self.view.rooms[room as usize].name.clone();
+                self.stand_up(first.1.0, Why::Requirement { node });
+            }
+        }
+    }
+
+    /// A person's wish comes before balance. One that cannot be granted is passed over.
+    fn grant_wishes(&mut self) {
+        for seat in 0..self.view.seats.len() as u32 {
+            let Some(wish) = self.board.seat(seat).wish else { continue };
+            let settled = matches!(self.board.seat(seat).place, Place::MovingTo(_));
+            if settled || self.board.at(seat) == Some(wish) || !self.board.may_have(seat, wish) {
+                continue;
+            }
+            self.board.shift(seat, wish);
+            self.why[seat as usize] = Some(Why::Asked);
+            self.free[seat as usize] = false;
+        }
+        let board = &self.board;
+        self.needy.retain(|seat| board.at(*seat).is_none());
+    }
+
+    /// Those with the fewest possible places first, then the heaviest: the light ones fill the gaps.
+    fn place_the_needy(&mut self) {
+        let board = &mut self.board;
+        let mut needy = std::mem::take(&mut self.needy);
+        needy.sort_by_key(|seat| {
+            (board.rooms_of(board.class_of(*seat)).len(), Reverse(board.seat(*seat).weight), *seat)
+        });
+        for seat in needy {
+            board.take(seat);
+            if let Some(best) = board.best(seat) {
+                board.put(seat, best.room);
+                self.free[seat as usize] = true;
+                continue;
+            }
+            self.needy.push(seat);
+            if let Place::On { room, .. } = board.seat(seat).place {
+                board.put(seat, room); // It stays where it is until something better is there.
+            }
+        }
+    }
+
+    /// Brings each crowd's fullest and emptiest room to within one flow.
+    fn spread_out(&mut self) {
+        let mut crowds: BTreeMap<u32, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
+        for seat in (0..self.view.seats.len() as u32).filter(|seat| self.free[*seat as usize]) {
+            if let (Some(crowd), Some(room)) = (self.board.crowd_of(seat), self.board.at(seat)) {
+                crowds.entry(crowd).or_default().entry(room).or_default().push(seat);
+            }
+        }
+        for (crowd, mut rooms) in crowds {
+            while let Some((seat, from, to)) = self.unevenness(crowd, &rooms) {
+                self.board.shift(seat, to);
+                rooms.entry(from).or_default().retain(|other| *other != seat);
+                rooms.entry(to).or_default().push(seat);
+            }
+        }
+    }
+
+    /// A flow of the crowd's fullest room that belongs in its emptiest.
+    fn unevenness(&mut self, crowd: u32, rooms: &BTreeMap<u32, Vec<u32>>) -> Option<(u32, u32, u32)> {
+        let board = &mut self.board;
+        let givers = rooms.iter().filter(|(_, seats)| !seats.is_empty());
+        let (from, seats) =
+            givers.max_by_key(|(room, _)| (board.crowded(crowd, **room), board.load(**room), Reverse(**room)))?;
+        if board.crowded(crowd, *from) < 2 {
+            return None;
+        }
+        let seat = seats
+            .iter()
+            .copied()
+            .max_by_key(|seat| (!self.has_home(*seat), board_weight(self.view, *seat), Reverse(*seat)))?;
+        let best = self.board.best(seat)?;
+        (best.crowd + 2 <= self.board.crowded(crowd, *from)).then_some((seat, *from, best.room))
+    }
+
+    fn has_home(&self, seat: u32) -> bool {
+        matches!(self.view.seats[seat as usize].place, Place::On { .. })
+    }
+
+    /// Moves weight from the heaviest rooms to the lightest, heavy flows first, as long as that
+    /// brings the two nearer without overshooting. No flow leaves a room for one that is then
+    /// heavier, so the sum of squares falls with each move, and it ends.
+    fn even_out(&mut self, slack: u64) {
+        let mut shelves = Shelves::gather(self);
+        let open = (0..self.view.rooms.len() as u32).filter(|room| self.view.rooms[*room as usize].state.takes());
+        let all: Vec<u32> = open.collect();
+        loop {
+            let mut moved = false;
+            let mut givers: BTreeSet<(u64, u32)> = all.iter().map(|room| (self.board.load(*room), *room)).collect();
+            while let Some((_, from)) = givers.pop_last() {
+                let Some((seat, to)) = self.relief(from, slack, &mut shelves) else { continue };
+                let was = self.board.load(to);
+                self.board.shift(seat, to);
+                shelves.put(self, to, seat);
+                moved = true;
+                givers.insert((self.board.load(from), from));
+                if givers.remove(&(was, to)) {
+                    givers.insert((self.board.load(to), to));
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// The flow that a room had best let go of, and to where. It is taken off its shelf.
+    fn relief(&self, from: u32, slack: u64, shelves: &mut Shelves) -> Option<(u32, u32)> {
+        let heavy = self.board.load(from);
+        // Most rooms have nothing to give, which is seen without sorting their flows.
+        let widest = heavy.saturating_sub(self.board.lightest(0).next()?.0);
+        if widest < 2 || widest <= slack {
+            return None;
+        }
+        let mut best: Option<(u64, u32, (u32, usize))> = None;
+        for (class, shelf) in shelves.of(self, from) {
+            let Some(lightest) = shelf.first().map(|(weight, ..)| *weight) else { continue };
+            for (load, to) in self.board.lightest(class) {
+                let gap = heavy.saturating_sub(load);
+                let worse = best.is_some_and(|(known, ..)| known <= load);
+                if worse || gap <= slack || gap / 2 < lightest {
+                    break;
+                }
+                if let Some(place) = self.fitting(shelf, from, to, gap / 2) {
+                    best = Some((load, to, (class, place)));
+                    break;
+                }
+            }
+        }
+        let (_, to, (class, place)) = best?;
+        Some((shelves.take(from, class, place), to))
+    }
+
+    /// The heaviest flow up to that weight which the other room may have, by its place on the shelf.
+    fn fitting(&self, shelf: &[Spine], from: u32, to: u32, most: u64) -> Option<usize> {
+        let end = shelf.partition_point(|(weight, ..)| *weight <= most);
+        (0..end).rev().find(|place| {
+            let (_, _, Reverse(seat)) = shelf[*place];
+            let keeps_spread = self
+                .board
+                .crowd_of(seat)
+                .is_none_or(|crowd| self.board.crowded(crowd, from) > self.board.crowded(crowd, to));
+            keeps_spread && self.board.has_space(seat, to)
+        })
+    }
+
+    fn plan(mut self) -> Plan {
+        let unplaced = std::mem::take(&mut self.needy);
+        let mut plan = Plan::default();
+        for seat in 0..self.view.seats.len() as u32 {
+            plan.moves.extend(self.move_of(seat));
+        }
+        plan.moves.sort_by_key(|m| match (&m.from, &m.why) {
+            (None, _) => 0,
+            (Some(_), Why::Balance { .. }) => 2,
+            (Some(_), _) => 1,
+        });
+        for seat in unplaced {
+            let at = self.board.at(seat);
+            plan.unplaced.push(Unplaced {
+                flow: self.board.seat(seat).id.clone(),
+                stays: at.map(|room| self.view.rooms[room as usize].name.clone()),
+                why: NoPlace::find(self.view, &self.board, seat),
+            });
+        }
+        plan.unplaced.sort_by(|a, b| a.flow.cmp(&b.flow));
+        for (room, before) in self.view.rooms.iter().zip(&self.before) {
+            let after = self.board.loads()[plan.loads.len()];
+            plan.loads.push(Load { node: room.name.clone(), before: *before, after });
+        }
+        plan
+    }
+
+    fn move_of(&mut self, seat: u32) -> Option<Move> {
+        let from = match self.board.seat(seat).place {
+            Place::Nowhere(_) => None,
+            Place::On { room, .. } => Some(room),
+            Place::MovingTo(_) => return None,
+        };
+        let to = self.board.at(seat).filter(|to| Some(*to) != from)?;
+        let name = |room: u32| self.view.rooms[room as usize].name.clone();
+        let balance = from.map(|room| Why::Balance { node: name(room) });
+        Some(Move {
+            flow: self.board.seat(seat).id.clone(),
+            from: from.map(name),
+            to: name(to),
+            to_session: self.view.rooms[to as usize].session,
+            why: self.why[seat as usize].take().or(balance)?,
+        })
+    }
+}
+
+fn board_weight(view: &View, seat: u32) -> u64 {
+    view.seats[seat as usize].weight
+}
+
+/// A flow on a shelf: its weight, whether moving it costs nothing (it has no home yet), and which.
+type Spine = (u64, bool, Reverse<u32>);
+
+/// The flows that a room may let go of, by class and weight. Sorted only when the room first gives.
+struct Shelves {
+    unsorted: Vec<Vec<u32>>,
+    sorted: BTreeMap<u32, BTreeMap<u32, Vec<Spine>>>,
+}
+
+impl Shelves {
+    fn gather(desk: &Desk<'_>) -> Shelves {
+        let mut unsorted = vec![Vec::new(); desk.view.rooms.len()];
+        for seat in (0..desk.view.seats.len() as u32).filter(|seat| desk.free[*seat as usize]) {
+            if let Some(room) = desk.board.at(seat) {
+                unsorted[room as usize].push(seat);
+            }
+        }
+        Shelves { unsorted, sorted: BTreeMap::new() }
+    }
+
+    fn of(&mut self, desk: &Desk<'_>, room: u32) -> impl Iterator<Item = (u32, &[Spine])> {
+        let unsorted = &mut self.unsorted[room as usize];
+        let shelves = self.sorted.entry(room).or_insert_with(|| {
+            let mut shelves: BTreeMap<u32, Vec<Spine>> = BTreeMap::new();
+            for seat in unsorted.drain(..) {
+                shelves.entry(desk.board.class_of(seat)).or_default().push(spine(desk, seat));
+            }
+            shelves.values_mut().for_each(|shelf| shelf.sort_unstable());
+            shelves
+        });
+        shelves.iter().map(|(class, shelf)| (*class, shelf.as_slice()))
+    }
+
+    fn put(&mut self, desk: &Desk<'_>, room: u32, seat: u32) {
+        match self.sorted.get_mut(&room) {
+            None => self.unsorted[room as usize].push(seat),
+            Some(shelves) => {
+                let shelf = shelves.entry(desk.board.class_of(seat)).or_default();
+                let spine = spine(desk, seat);
+                let place = shelf.partition_point(|other| *other < spine);
+                shelf.insert(place, spine);
+            }
+        }
+    }
+
+    fn take(&mut self, room: u32, class: u32, place: usize) -> u32 {
+        let shelf = self.sorted.entry(room).or_default().entry(class).or_default();
+        shelf.remove(place).2.0
+    }
+}
+
+fn spine(desk: &Desk<'_>, seat: u32) -> Spine {
+    (desk.board.seat(seat).weight, !desk.has_home(seat), Reverse(seat))
+}
+
+/// One line a human can read; the log and the transcripts print this.
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.from {
+            Some(from) => write!(f, "{}: {from} -> {} ({})", self.flow, self.to, self.why),
+            None => write!(f, "{}: -> {} ({})", self.flow, self.to, self.why),
+        }
+    }
+}
+
+/// One line a human can read; the log and the transcripts print this.
+impl fmt::Display for Unplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.stays {
+            Some(node) => write!(f, "{}: stays on {node}: {}", self.flow, self.why),
+            None => write!(f, "{}: no place: {}", self.flow, self.why),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What a flow's records say when they are read together, as one value. The planner's view and the
+//! coordinator's decisions both start from it, so that they cannot disagree.
+//!
+//! ```text
+//!                          none        released      session gone    live: held     leaving   stopping   close
+//!  run                     Homeless    Homeless      Homeless        Running        Moving    Halting    Closing
+//!  stop, no verdict yet    ToJudge     ToJudge       ToClose         ToStop         ToStop    Halting    Closing
+//!                                                    (strict: ToJudge)
+//!  stop, verdict counts    Stopped, or ToForget when it was asked to be forgotten
+//! ```
+
+use std::sync::Arc;
+
+use crate::{
+    flow::{Document, OnLeaseLoss, promise::promise},
+    id::{FlowId, NodeName, SessionId},
+    picture::{Picture, Stored},
+    record::{Assignment, Flow, Outcome, Phase, Purpose, Verdict, Why},
+};
+
+/// The records of one flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'p> {
+    /// Its name.
+    pub id: &'p FlowId,
+    /// What is wanted.
+    pub flow: &'p Stored<Arc<Flow>>,
+    /// Who has it.
+    pub assignment: Option<&'p Stored<Arc<Assignment>>>,
+    /// How it ended.
+    pub verdict: Option<&'p Stored<Verdict>>,
+}
+
+/// What they say together. "Live" means: the assignment's session is in the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Situation {
+    /// It should run and nobody has it.
+    Homeless {
+        /// Why not.
+        why: Why,
+        /// The life of a node that must be over before it is given away.
+        after: Option<(NodeName, SessionId)>,
+    },
+    /// A live node has it. `stale`: the flow record is newer than what was carried out.
+    Running {
+        /// The holder.
+        node: NodeName,
+        /// See above.
+        stale: bool,
+    },
+    /// A live node is to hand it over.
+    Moving {
+        /// The holder.
+        from: NodeName,
+        /// The next holder.
+        to: NodeName,
+        /// True if the session that was meant of it is still there.
+        to_live: bool,
+        /// Why it moves.
+        why: Why,
+    },
+    /// A live node has it and must be told to stop.
+    ToStop,
+    /// A live node was told to stop and has not confirmed it.
+    Halting,
+    /// A live node is raising its fence.
+    Closing,
+    /// Its holder's session has ended and its fence has to be raised by somebody else.
+    ToClose {
+        /// The life of a node that is over.
+        after: (NodeName, SessionId),
+    },
+    /// Nothing of it can run any more; that only has to be written down.
+    ToJudge {
+        /// What is true.
+        outcome: Outcome,
+        /// The life of a node that must be over for that.
+        after: Option<(NodeName, SessionId)>,
+    },
+    /// It has stopped and was asked to be forgotten.
+    ToForget,
+    /// It has stopped.
+    Stopped,
+}
+
+impl<'p> Records<'p> {
+    /// All flows of a picture.
+    pub fn all(picture: &'p Picture) -> impl Iterator<Item = Records<'p>> {
+        picture.flows.iter().map(|(id, flow)| Records::of(picture, id, flow))
+    }
+
+    /// One flow of a picture.
+    pub fn find(picture: &'p Picture, id: &FlowId) -> Option<Records<'p>> {
+        picture.flows.get_key_value(id).map(|(id, flow)| Records::of(picture, id, flow))
+    }
+
+    fn of(picture: &'p Picture, id: &'p FlowId, flow: &'p Stored<Arc<Flow>>) -> Records<'p> {
+        let (assignment, verdict) = (picture.assignments.get(id), picture.verdicts.get(id));
+        Records { id, flow, assignment, verdict }
+    }
+
+    /// Reads them together; `picture` says which sessions are there.
+    pub fn situation(&self, picture: &Picture) -> Situation {
+        match self.flow.value.desired.outcome() {
+            None => self.wants_to_run(picture),
+            Some(outcome) => self.wants_to_stop(picture, outcome),
+        }
+    }
+
+    /// True if the flow stops itself when its session is doubtful, so that the end of a session is
+    /// proof enough that it has stopped. The others are protected by their sink's fence alone.
+    pub fn is_strict(&self) -> bool {
+        is_strict(&self.flow.value.document)
+    }
+
+    fn wants_to_run(&self, picture: &Picture) -> Situation {
+        let Some(assignment) = self.assignment.map(|a| a.value.as_ref()) else {
+            return Situation::Homeless { why: Why::New, after: None };
+        };
+        let stale = self.flow.modified > assignment.generation;
+        if !assignment.is_out() {
+            // What was let go before the flow's latest change starts as if it were new.
+            let why = if stale { Why::New } else { Why::Released };
+            return Situation::Homeless { why, after: None };
+        }
+        let node = assignment.node.clone();
+        if !picture.is_live(&node, assignment.session) {
+            let after = Some((node.clone(), assignment.session));
+            return Situation::Homeless { why: Why::HolderGone { node }, after };
+        }
+        match (&assignment.phase, assignment.purpose) {
+            (Phase::Held, Purpose::Run) => Situation::Running { node, stale },
+            (Phase::Leaving { to, to_session, why }, Purpose::Run) => {
+                let to_live = picture.is_live(to, *to_session);
+                Situation::Moving { from: node, to: to.clone(), to_live, why: why.clone() }
+            }
+            (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::Closing,
+            (Phase::Stopping | Phase::Released, Purpose::Run | Purpose::Close) => Situation::Halting,
+        }
+    }
+
+    fn wants_to_stop(&self, picture: &Picture, outcome: Outcome) -> Situation {
+        if self.verdict.is_some_and(|v| v.value.generation >= self.flow.modified && v.value.outcome == outcome) {
+            let forget = self.flow.value.forget && outcome == Outcome::Terminated;
+            return if forget { Situation::ToForget } else { Situation::Stopped };
+        }
+        let Some(assignment) = self.assignment.map(|a| a.value.as_ref()).filter(|a| a.is_out()) else {
+            return Situation::ToJudge { outcome, after: None };
+        };
+        let holder = (assignment.node.clone(), assignment.session);
+        if !picture.is_live(&holder.0, holder.1) {
+            return if self.is_strict() {
+                Situation::ToJudge { outcome, after: Some(holder) }
+            } else {
+                Situation::ToClose { after: holder }
+            };
+        }
+        match (&assignment.phase, assignment.purpose) {
+            (Phase::Held | Phase::Leaving { .. }, Purpose::Run) => Situation::ToStop,
+            (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::Closing,
+            (Phase::Stopping | Phase::Released, Purpose::Run | Purpose::Close) => Situation::Halting,
+        }
+    }
+}
+
+/// What the document says, or its connectors' default.
+fn is_strict(document: &Document) -> bool {
+    let chosen = document.supervision.on_lease_loss.unwrap_or_else(|| promise(document).on_lease_loss);
+    chosen == OnLeaseLoss::Stop
+}
