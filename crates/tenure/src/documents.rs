@@ -7,10 +7,10 @@
 //!
 //! JSON takes a short cut past the tree, and comes back to it only when something is wrong.
 
-mod diagnosis;
-mod place;
+pub(crate) mod diagnosis;
+pub(crate) mod place;
 mod split;
-mod tree;
+pub(crate) mod tree;
 
 use std::{
     collections::HashMap,
