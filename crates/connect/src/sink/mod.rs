@@ -1,5 +1,7 @@
 //! Where records become durable, under the fence.
 
+pub mod committer;
+
 use std::{collections::BTreeMap, fmt};
 
 use futures_util::future::BoxFuture;
