@@ -53,7 +53,12 @@ impl<'b> Follower<'b> {
 
     async fn step(&mut self) {
         match self.next().await {
-            Some(batch) => batch.into_iter().for_each(|change| self.hear(change)),
+            Some(batch) => {
+                let last = batch.last().cloned();
+                batch.into_iter().for_each(|change| self.hear(change));
+                let is_whole = self.loading.is_some() || matches!(last, Some(Change::Ready(_) | Change::At(_)));
+                assert!(is_whole, "a batch ends with {last:?}, and not with how far all is told");
+            }
             None => {
                 self.loading = None;
                 self.watch = open(self.bench, &self.prefixes, self.seen).await;
