@@ -27,10 +27,11 @@ use crate::{
     world::World,
 };
 
-/// A flow reads no further while this many records wait for their sink or are on their way to it.
-pub const WINDOW_RECORDS: usize = 4096;
+/// A flow reads no further while this many records wait for their sink. As many again may be on
+/// their way to it: a flow's window holds two batches, so that reading and writing overlap.
+pub const BATCH_RECORDS: usize = 2048;
 /// The same in bytes of memory. The record that passes the mark is still taken.
-pub const WINDOW_BYTES: usize = 1024 * 1024;
+pub const BATCH_BYTES: usize = 512 * 1024;
 /// How many steps a pipeline takes before it lets others run.
 const STEPS: usize = 32;
 
@@ -197,7 +198,6 @@ impl Body {
     fn settle(&mut self, cx: &mut Context<'_>) -> Option<Exit> {
         let Poll::Ready(written) = self.writing.as_mut()?.as_mut().poll(cx) else { return None };
         self.writing = None;
-        self.intake.arrived();
         match written {
             Written::Settled { rows, rejected } => {
                 self.seq += 1;
@@ -244,18 +244,10 @@ struct Intake {
     repeats: Repeats,
     /// Grows while a batch is on its way.
     pending: Batch,
-    /// What `pending` takes of the window.
-    waiting: Load,
-    /// What the batch on its way takes of it.
-    away: Load,
+    /// What `pending` takes of memory.
+    bytes: usize,
     /// The rest of a chunk that did not fit the window.
     rest: Option<Box<Rest>>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Load {
-    records: usize,
-    bytes: usize,
 }
 
 struct Rest {
@@ -271,15 +263,13 @@ impl Intake {
             decoder: Decoder::new(spec),
             repeats: Repeats::above(spec, settled),
             pending: Batch::default(),
-            waiting: Load::default(),
-            away: Load::default(),
+            bytes: 0,
             rest: None,
         }
     }
 
     fn is_full(&self) -> bool {
-        self.waiting.records + self.away.records >= WINDOW_RECORDS
-            || self.waiting.bytes + self.away.bytes >= WINDOW_BYTES
+        self.pending.rows.len() + self.pending.rejected.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES
     }
 
     fn is_empty(&self) -> bool {
@@ -292,12 +282,8 @@ impl Intake {
     }
 
     fn send_off(&mut self) -> Batch {
-        self.away = std::mem::take(&mut self.waiting);
+        self.bytes = 0;
         std::mem::take(&mut self.pending)
-    }
-
-    fn arrived(&mut self) {
-        self.away = Load::default();
     }
 
     fn take_in(&mut self, chunk: Chunk<'_>, gauge: &Gauge) {
@@ -337,26 +323,21 @@ impl Intake {
     }
 
     fn add(&mut self, decoded: Decoded, gauge: &Gauge) {
-        let (records, bytes) = match decoded {
+        match decoded {
             Decoded::Row(_, Some(mark)) if self.repeats.knows(&mark) => {
                 gauge.repeated.fetch_add(1, Ordering::Relaxed);
-                return;
             }
             Decoded::Row(row, mark) => {
-                let bytes = row.iter().map(Cell::weight).sum();
+                self.bytes += row.iter().map(Cell::weight).sum::<usize>();
                 self.pending.rows.push(row);
                 if let Some(mark) = mark {
                     self.pending.position = Some(Position(mark.text));
                 }
-                (1, bytes)
             }
             Decoded::Rejected(rejected) => {
-                let bytes = rejected.raw.len();
+                self.bytes += rejected.raw.len();
                 self.pending.rejected.push(rejected);
-                (1, bytes)
             }
-        };
-        self.waiting.records += records;
-        self.waiting.bytes += bytes;
+        }
     }
 }

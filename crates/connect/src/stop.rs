@@ -74,7 +74,8 @@ mod tests {
     fn a_stop_only_becomes_more_urgent() {
         let signal = StopSignal::new();
         assert_eq!(signal.get(), None);
-        signal.clone().raise(Stop::Drop);
+        let elsewhere = signal.clone();
+        elsewhere.raise(Stop::Drop);
         signal.raise(Stop::Flush);
         assert_eq!(signal.get(), Some(Stop::Drop));
     }

@@ -1,6 +1,6 @@
 //! Which source a flow asks for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tenure_core::flow::{
@@ -23,6 +23,7 @@ use crate::record::Position;
 pub struct Sources {
     exec: Arc<ExecList>,
     trust: Trust,
+    within: Duration,
 }
 
 type Opening = BoxFuture<'static, Result<Box<dyn Source>, Reason>>;
@@ -30,7 +31,13 @@ type Opening = BoxFuture<'static, Result<Box<dyn Source>, Reason>>;
 impl Sources {
     /// With the commands that the operator listed.
     pub fn new(exec: ExecList) -> Sources {
-        Sources { exec: Arc::new(exec), trust: Trust::default() }
+        Sources { exec: Arc::new(exec), trust: Trust::default(), within: OPEN_WITHIN }
+    }
+
+    /// The same, with another limit than [`OPEN_WITHIN`].
+    #[must_use]
+    pub fn within(self, within: Duration) -> Sources {
+        Sources { within, ..self }
     }
 
     fn opening(&self, spec: &Document, position: Option<&Position>) -> Option<Opening> {
@@ -56,12 +63,10 @@ impl Opener for Sources {
             let reason = Reason::new(Code::SourceFailed, "the flow names no source that this build knows");
             return Box::pin(std::future::ready(Err(reason)));
         };
+        let within = self.within;
         Box::pin(async move {
-            let late = |_| {
-                let detail = format!("the source was not open within {} s", OPEN_WITHIN.as_secs());
-                Reason::new(Code::SourceUnreachable, detail)
-            };
-            timeout(OPEN_WITHIN, opening).await.map_err(late)?
+            let late = |_| Reason::new(Code::SourceUnreachable, format!("the source was not open within {within:?}"));
+            timeout(within, opening).await.map_err(late)?
         })
     }
 }
