@@ -73,7 +73,7 @@ pub struct Promise {
 pub const PROMISES: &[Promise] = crate::contract!(table);
 
 /// Makes a test of every promise: `contract! { #[tokio::test] fresh_bench().await }`. The expression
-/// is evaluated once per test, within its async body, and gives a [`Bench`](contract::Bench).
+/// is evaluated once per test, within its async body, and gives a [`Bench`](crate::contract::Bench).
 #[macro_export]
 macro_rules! contract {
     (table) => { $crate::contract!(@each table) };
