@@ -3,7 +3,7 @@
 //! An engine is judged at a [`Bench`], which knows how to let time pass for it and how to bring it
 //! into the corners that matter. Give the suite a fresh bench per promise:
 //!
-//! ```ignore
+//! ```text
 //! tenure_store::contract! { #[tokio::test] MyBench::fresh().await }
 //! ```
 //!

@@ -20,9 +20,9 @@ use crate::{Change, Key, Revision, Watch, prefixes::Prefixes, state::State};
 pub const QUEUE_WEIGHT_MAX: usize = 32 * 1024 * 1024;
 /// What one queued change weighs beside its key and value.
 pub const CHANGE_WEIGHT: usize = 64;
-/// Small batches are handed out together up to this many changes. The changes of one revision are
-/// never parted, so a large commit may exceed it.
-pub const BATCH_CHANGES: usize = 1024;
+/// A batch is not much heavier than this (weighed like the queue), so that it fits into a frame of
+/// whoever carries it on. Only the changes of one revision are never parted, however many.
+pub const BATCH_WEIGHT: usize = 512 * 1024;
 
 /// Feeds the watches of one engine.
 #[derive(Default)]
@@ -62,10 +62,16 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    /// Each with what it counts towards the weight.
-    batches: VecDeque<(Vec<Change>, usize)>,
-    weight: usize,
+    batches: VecDeque<Batch>,
+    /// What the reader is late with: all that waits, but for the opening.
+    late: usize,
     over: bool,
+}
+
+struct Batch {
+    changes: Vec<Change>,
+    weight: usize,
+    is_opening: bool,
 }
 
 /// The reader's end.
@@ -98,7 +104,7 @@ impl Hub {
         let prefixes = Prefixes::new(prefixes);
         let replay = from.and_then(|seen| state.changes_since(seen, &prefixes));
         let opening = match replay {
-            Some(changes) => vec![with_progress(changes, state.revision())],
+            Some(changes) => whole_revisions(changes, state.revision()),
             None => list(state, &prefixes),
         };
         let queue = Arc::new(Queue::opened_with(opening));
@@ -112,7 +118,7 @@ impl Hub {
         let behind: Vec<FeedId> =
             self.feeds.iter().filter(|(_, feed)| feed.is_behind(self.published)).map(|(id, _)| *id).collect();
         for id in behind {
-            self.push(id, vec![Change::At(self.published)]);
+            self.push(id, whole_revisions(Vec::new(), self.published));
         }
     }
 
@@ -132,8 +138,6 @@ impl Hub {
         self.feeds.len()
     }
 
-    /// Each feed gets its share whole, with the progress at its end: a reader that has taken a
-    /// batch may go on from its last revision.
     fn feed(&mut self, changes: Vec<Change>) {
         let mut shares: BTreeMap<FeedId, Vec<Change>> = BTreeMap::new();
         for change in changes {
@@ -142,14 +146,14 @@ impl Hub {
             }
         }
         for (id, share) in shares {
-            self.push(id, with_progress(share, self.published));
+            self.push(id, whole_revisions(share, self.published));
         }
     }
 
-    fn push(&mut self, id: FeedId, batch: Vec<Change>) {
+    fn push(&mut self, id: FeedId, batches: Vec<Vec<Change>>) {
         let Some(feed) = self.feeds.get_mut(&id) else { return };
         feed.told = self.published;
-        if !feed.push(batch) {
+        if !feed.push(batches) {
             self.end(id);
         }
     }
@@ -174,8 +178,8 @@ impl Feed {
     }
 
     /// Whether the watch goes on.
-    fn push(&self, batch: Vec<Change>) -> bool {
-        self.queue.upgrade().is_some_and(|queue| self.deaf || queue.push(batch))
+    fn push(&self, batches: Vec<Vec<Change>>) -> bool {
+        self.queue.upgrade().is_some_and(|queue| self.deaf || queue.push(batches))
     }
 }
 
@@ -221,17 +225,17 @@ impl Wanted {
 
 impl Queue {
     fn opened_with(opening: Vec<Vec<Change>>) -> Queue {
-        let batches = opening.into_iter().map(|batch| (batch, 0)).collect();
+        let batches = opening.into_iter().map(|changes| Batch::new(changes, true)).collect();
         let waiting = Waiting { batches, ..Waiting::default() };
         Queue { waiting: Mutex::new(waiting), news: Notify::new() }
     }
 
     /// Whether the reader still keeps up. One that does not loses what waits for it, to free the
     /// memory now; it will find it again by opening another watch.
-    fn push(&self, batch: Vec<Change>) -> bool {
+    fn push(&self, batches: Vec<Vec<Change>>) -> bool {
         let mut waiting = self.waiting();
-        waiting.push(batch);
-        if waiting.weight > QUEUE_WEIGHT_MAX {
+        batches.into_iter().for_each(|changes| waiting.push(Batch::new(changes, false)));
+        if waiting.late > QUEUE_WEIGHT_MAX {
             *waiting = Waiting { over: true, ..Waiting::default() };
         }
         self.news.notify_one();
@@ -250,26 +254,34 @@ impl Queue {
 }
 
 impl Waiting {
-    fn push(&mut self, batch: Vec<Change>) {
-        match (self.batches.back_mut().and_then(|(last, _)| last.last_mut()), batch.as_slice()) {
+    fn push(&mut self, batch: Batch) {
+        match (self.batches.back_mut().and_then(|last| last.changes.last_mut()), &batch.changes[..]) {
             // Newer progress replaces older: a reader at rest must not fill its own queue.
             (Some(Change::At(told)), [Change::At(now)]) => *told = *now,
             _ => {
-                let weight = weight(&batch);
-                self.weight += weight;
-                self.batches.push_back((batch, weight));
+                self.late += batch.weight;
+                self.batches.push_back(batch);
             }
         }
     }
 
+    /// Small batches are handed out together.
     fn take(&mut self) -> Option<Vec<Change>> {
-        let (mut taken, mut weight) = self.batches.pop_front()?;
-        while let Some((more, its)) = self.batches.pop_front_if(|(next, _)| taken.len() + next.len() <= BATCH_CHANGES) {
-            taken.extend(more);
-            weight += its;
+        let Batch { mut changes, mut weight, is_opening } = self.batches.pop_front()?;
+        self.late -= if is_opening { 0 } else { weight };
+        while let Some(more) = self.batches.pop_front_if(|next| weight + next.weight <= BATCH_WEIGHT) {
+            weight += more.weight;
+            self.late -= if more.is_opening { 0 } else { more.weight };
+            changes.extend(more.changes);
         }
-        self.weight -= weight;
-        Some(taken)
+        Some(changes)
+    }
+}
+
+impl Batch {
+    fn new(changes: Vec<Change>, is_opening: bool) -> Batch {
+        let weight = changes.iter().map(weight).sum();
+        Batch { changes, weight, is_opening }
     }
 }
 
@@ -290,23 +302,44 @@ impl Watch for Reader {
     }
 }
 
-fn with_progress(mut changes: Vec<Change>, at: Revision) -> Vec<Change> {
-    changes.push(Change::At(at));
-    changes
+/// Changes up to revision `at` in batches that each end with how far all is told: a reader that has
+/// taken one may go on from there.
+fn whole_revisions(changes: Vec<Change>, at: Revision) -> Vec<Vec<Change>> {
+    let (mut batches, mut batch, mut filled) = (Vec::new(), Vec::new(), 0);
+    for change in changes {
+        let before = batch.last().and_then(Change::revision);
+        if let Some(told) = before.filter(|told| filled > BATCH_WEIGHT && change.revision() > Some(*told)) {
+            batch.push(Change::At(told));
+            batches.push(std::mem::take(&mut batch));
+            filled = 0;
+        }
+        filled += weight(&change);
+        batch.push(change);
+    }
+    batch.push(Change::At(at));
+    batches.push(batch);
+    batches
 }
 
 /// `Begin`, everything, `Ready`; in pieces, since the whole store may be large.
 fn list(state: &State, prefixes: &Prefixes) -> Vec<Vec<Change>> {
     let snapshot = state.read(prefixes);
-    let mut all = Vec::with_capacity(snapshot.entries.len() + 2);
-    all.push(Change::Begin);
-    all.extend(snapshot.entries.into_iter().map(Change::Has));
-    all.push(Change::Ready(snapshot.at));
-    all.chunks(BATCH_CHANGES).map(<[Change]>::to_vec).collect()
+    let (mut pieces, mut piece, mut filled) = (Vec::new(), vec![Change::Begin], 0);
+    for entry in snapshot.entries.into_iter().map(Change::Has) {
+        if filled > BATCH_WEIGHT {
+            pieces.push(std::mem::take(&mut piece));
+            filled = 0;
+        }
+        filled += weight(&entry);
+        piece.push(entry);
+    }
+    piece.push(Change::Ready(snapshot.at));
+    pieces.push(piece);
+    pieces
 }
 
-fn weight(batch: &[Change]) -> usize {
-    batch.iter().map(|change| CHANGE_WEIGHT + change.size()).sum()
+fn weight(change: &Change) -> usize {
+    CHANGE_WEIGHT + change.size()
 }
 
 #[cfg(test)]
@@ -425,16 +458,36 @@ mod tests {
     #[test]
     fn a_long_list_comes_in_pieces_between_begin_and_ready() {
         let (mut state, mut hub) = (State::new(), Hub::new());
-        for n in 0..2 * BATCH_CHANGES {
-            put(&mut state, &format!("k{n:05}"), b"");
+        for n in 0..100 {
+            put(&mut state, &format!("k{n:05}"), &[0; BATCH_WEIGHT / 10]);
         }
         let mut watch = hub.open(&state, keys(&["k"]), None);
-        let mut heard = Vec::new();
-        while let Some(Some(batch)) = ready(&mut watch) {
-            assert!(batch.len() <= BATCH_CHANGES);
-            heard.extend(batch);
-        }
-        assert_eq!(heard.len(), 2 * BATCH_CHANGES + 2);
+        let heard = drain(&mut watch);
+        assert!(heard.len() > 5 && heard.iter().all(|piece| piece.len() < 20));
+        let heard = heard.concat();
+        assert_eq!(heard.len(), 102);
         assert_eq!((heard.first(), heard.last()), (Some(&Change::Begin), Some(&Change::Ready(state.revision()))));
+    }
+
+    #[test]
+    fn a_long_replay_comes_in_batches_of_whole_revisions() {
+        let (mut state, mut hub) = (State::new(), Hub::new());
+        for _ in 0..50 {
+            let both = Txn::new().put("a", [0; BATCH_WEIGHT / 10]).put("b", [0; BATCH_WEIGHT / 10]);
+            drop(state.apply(Command::Txn(both)));
+        }
+        let mut watch = hub.open(&state, keys(&["a", "b"]), Some(Revision(0)));
+        let heard = drain(&mut watch);
+        assert!(heard.len() > 5);
+        for batch in &heard {
+            let (last, changes) = batch.split_last().expect("a batch is never empty");
+            assert!(matches!(last, Change::At(_)));
+            assert_eq!((changes.len() % 2, changes.last().and_then(Change::revision)), (0, last.revision()));
+        }
+        assert_eq!(heard.concat().iter().filter(|change| change.key().is_some()).count(), 100);
+    }
+
+    fn drain(watch: &mut Box<dyn Watch>) -> Vec<Vec<Change>> {
+        std::iter::from_fn(|| ready(watch).flatten()).collect()
     }
 }
