@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{
     score::Score,
-    view::{Room, Seat, View},
+    view::{Place, Room, Seat, View},
 };
 
 /// See the module's head. Only open rooms are ever offered; a closed one may be sat in.
@@ -28,9 +28,11 @@ pub(crate) struct Board<'v> {
     crowd: Vec<Option<u32>>,
     /// By crowd and room: how many.
     crowded: HashMap<(u32, u32), u32>,
-    /// By crowd: no room of the class has fewer. A lower bound, raised when a search proves it, so
-    /// that most searches end early.
-    floor: Vec<u32>,
+    /// By crowd: no room that is offered to it has fewer. A lower bound, raised when a search proves
+    /// it, so that most searches end early; good only for the era that it was proved in.
+    floor: Vec<(u64, u32)>,
+    /// Rises when a room with a limit gets lighter: it may be offered again.
+    era: u64,
 }
 
 impl<'v> Board<'v> {
@@ -46,6 +48,7 @@ impl<'v> Board<'v> {
             crowd: Vec::with_capacity(view.seats.len()),
             crowded: HashMap::new(),
             floor: Vec::new(),
+            era: 0,
         };
         board.classify();
         board.gather();
@@ -78,7 +81,7 @@ impl<'v> Board<'v> {
             let next = known.len() as u32;
             self.crowd.push(key.map(|key| *known.entry(key).or_insert(next)));
         }
-        self.floor = vec![0; known.len()];
+        self.floor = vec![(0, 0); known.len()];
     }
 
     pub(crate) fn seat(&self, seat: u32) -> &'v Seat {
@@ -87,6 +90,15 @@ impl<'v> Board<'v> {
 
     pub(crate) fn at(&self, seat: u32) -> Option<u32> {
         self.at[seat as usize]
+    }
+
+    /// True if the flow is where the view has it.
+    pub(crate) fn is_unmoved(&self, seat: u32) -> bool {
+        let before = match self.seat(seat).place {
+            Place::Nowhere(_) => None,
+            Place::On { room, .. } | Place::MovingTo(room) => Some(room),
+        };
+        self.at(seat) == before
     }
 
     pub(crate) fn load(&self, room: u32) -> u64 {
@@ -133,7 +145,7 @@ impl<'v> Board<'v> {
     /// The best room for a flow that sits nowhere.
     pub(crate) fn best(&mut self, seat: u32) -> Option<Score> {
         let crowd = self.crowd_of(seat);
-        let floor = crowd.map_or(0, |crowd| self.floor[crowd as usize]);
+        let floor = crowd.map_or(0, |crowd| self.floor_of(crowd));
         let mut best: Option<Score> = None;
         let mut full = false;
         for (load, room) in self.lightest(self.class_of(seat)) {
@@ -151,9 +163,14 @@ impl<'v> Board<'v> {
         }
         // Every room was looked at: that proves the floor, unless some were passed over.
         if let (Some(crowd), Some(best), false) = (crowd, best, full) {
-            self.floor[crowd as usize] = best.crowd;
+            self.floor[crowd as usize] = (self.era, best.crowd);
         }
         best
+    }
+
+    fn floor_of(&self, crowd: u32) -> u32 {
+        let (era, floor) = self.floor[crowd as usize];
+        if era == self.era { floor } else { 0 }
     }
 
     pub(crate) fn put(&mut self, seat: u32, room: u32) {
@@ -170,7 +187,7 @@ impl<'v> Board<'v> {
         if let Some(crowd) = self.crowd_of(seat) {
             let count = self.crowded.entry((crowd, room)).or_insert(1);
             *count -= 1;
-            let floor = &mut self.floor[crowd as usize];
+            let (_, floor) = &mut self.floor[crowd as usize];
             *floor = (*floor).min(*count);
         }
     }
@@ -183,6 +200,9 @@ impl<'v> Board<'v> {
     fn weigh(&mut self, room: u32, load: u64) {
         let was = std::mem::replace(&mut self.load[room as usize], load);
         let offered = has_room(&self.view.rooms[room as usize], load);
+        if load < was && self.view.rooms[room as usize].capacity.is_some() {
+            self.era += 1;
+        }
         for class in &self.member[room as usize] {
             let order = &mut self.lightest[*class as usize];
             order.remove(&(was, room));

@@ -100,21 +100,23 @@ pub fn can_have(picture: &Picture, flow: &FlowId, node: &NodeName) -> Result<(),
 pub fn plan(view: &View, policy: &Policy) -> Plan {
     let mut desk = Desk::new(view);
     desk.seat_everyone();
-    desk.relieve_the_overloaded();
     desk.grant_wishes();
     loop {
-        let before = desk.needy.len();
+        let waiting = desk.needy.len();
         desk.place_the_needy();
-        if policy.rebalance {
-            desk.spread_out();
-            desk.even_out(policy.slack);
+        let mut moved = desk.needy.len() < waiting;
+        // Each of the three only ever makes its own goal better and no earlier goal worse: it ends.
+        while desk.relieve_the_overloaded()
+            || policy.rebalance && desk.spread_out()
+            || policy.rebalance && desk.even_out(policy.slack)
+        {
+            moved = true;
         }
-        // Evening out may have made room for somebody who found none.
-        if desk.needy.is_empty() || desk.needy.len() == before || !policy.rebalance {
-            break;
+        // What has moved may have made room for somebody who found none.
+        if desk.needy.is_empty() || !moved {
+            return desk.plan();
         }
     }
-    desk.plan()
 }
 
 /// The work in progress.
@@ -127,6 +129,8 @@ struct Desk<'v> {
     free: Vec<bool>,
     /// Seats that need another place, or any.
     needy: Vec<u32>,
+    /// By room that carries more than it may: a flow that it would let go of.
+    stuck: BTreeMap<u32, u32>,
     before: Vec<u64>,
 }
 
@@ -139,6 +143,7 @@ impl<'v> Desk<'v> {
             why: vec![None; seats],
             free: vec![false; seats],
             needy: Vec::new(),
+            stuck: BTreeMap::new(),
             before: Vec::new(),
         }
     }
@@ -168,41 +173,58 @@ impl<'v> Desk<'v> {
         }
     }
 
+    /// It needs another place; until it has one it goes on weighing where it is.
     fn stand_up(&mut self, seat: u32, why: Why) {
-        self.board.take(seat);
         self.why[seat as usize] = Some(why);
         self.free[seat as usize] = false;
         self.needy.push(seat);
     }
 
     /// A room that carries more than it may (its capacity or a weight was changed) lets go of as
-    /// few flows as will do.
-    fn relieve_the_overloaded(&mut self) {
-        let over = |desk: &Desk<'_>, room: u32| {
-            desk.view.rooms[room as usize].capacity.map_or(0, |most| desk.board.load(room).saturating_sub(most))
-        };
+    /// few flows as will do, if there is a place for them.
+    fn relieve_the_overloaded(&mut self) -> bool {
         let overloaded: BTreeSet<u32> =
-            (0..self.view.rooms.len() as u32).filter(|room| over(self, *room) > 0).collect();
+            (0..self.view.rooms.len() as u32).filter(|room| self.excess(*room) > 0).collect();
+        self.stuck.clear();
         if overloaded.is_empty() {
-            return;
+            return false;
         }
         let mut sitting: BTreeMap<u32, BTreeSet<(u64, Reverse<u32>)>> = BTreeMap::new();
         for seat in 0..self.view.seats.len() as u32 {
-            let held = matches!(self.board.seat(seat).place, Place::On { .. });
+            let held = !matches!(self.board.seat(seat).place, Place::MovingTo(_));
             if let Some(room) = self.board.at(seat).filter(|room| held && overloaded.contains(room)) {
                 sitting.entry(room).or_default().insert((self.board.seat(seat).weight, Reverse(seat)));
             }
         }
+        let mut moved = false;
         for (room, mut seats) in sitting {
-            while let excess @ 1.. = over(self, room) {
+            while let excess @ 1.. = self.excess(room) {
                 // The lightest that suffices alone, else the heaviest there is.
                 let enough = seats.range((excess, Reverse(u32::MAX))..).next().copied();
                 let Some(first) = enough.or_else(|| seats.last().copied()) else { break };
                 seats.remove(&first);
-                let node = self.view.rooms[room as usize].name.clone();
-                self.stand_up(first.1.0, Why::Requirement { node });
+                moved |= self.relieve(room, first.1.0);
             }
         }
+        moved
+    }
+
+    fn excess(&self, room: u32) -> u64 {
+        self.view.rooms[room as usize].capacity.map_or(0, |most| self.board.load(room).saturating_sub(most))
+    }
+
+    fn relieve(&mut self, room: u32, seat: u32) -> bool {
+        self.board.take(seat);
+        let best = self.board.best(seat).filter(|best| best.room != room);
+        self.board.put(seat, best.map_or(room, |best| best.room));
+        if best.is_some() {
+            let node = self.view.rooms[room as usize].name.clone();
+            self.why[seat as usize] = Some(Why::Requirement { node });
+            self.free[seat as usize] = true;
+        } else {
+            self.stuck.entry(room).or_insert(seat);
+        }
+        best.is_some()
     }
 
     /// A person's wish comes before balance. One that cannot be granted is passed over.
@@ -217,33 +239,33 @@ impl<'v> Desk<'v> {
             self.why[seat as usize] = Some(Why::Asked);
             self.free[seat as usize] = false;
         }
-        let board = &self.board;
-        self.needy.retain(|seat| board.at(*seat).is_none());
+        let why = &self.why;
+        self.needy.retain(|seat| why[*seat as usize] != Some(Why::Asked));
     }
 
     /// Those with the fewest possible places first, then the heaviest: the light ones fill the gaps.
     fn place_the_needy(&mut self) {
         let board = &mut self.board;
         let mut needy = std::mem::take(&mut self.needy);
+        needy.retain(|seat| board.is_unmoved(*seat));
         needy.sort_by_key(|seat| {
             (board.rooms_of(board.class_of(*seat)).len(), Reverse(board.seat(*seat).weight), *seat)
         });
         for seat in needy {
-            board.take(seat);
-            if let Some(best) = board.best(seat) {
-                board.put(seat, best.room);
-                self.free[seat as usize] = true;
-                continue;
-            }
-            self.needy.push(seat);
-            if let Place::On { room, .. } = board.seat(seat).place {
-                board.put(seat, room); // It stays where it is until something better is there.
+            match board.best(seat) {
+                Some(best) => {
+                    board.shift(seat, best.room);
+                    self.free[seat as usize] = true;
+                }
+                // It stays where it is, if anywhere, until something better is there.
+                None => self.needy.push(seat),
             }
         }
     }
 
     /// Brings each crowd's fullest and emptiest room to within one flow.
-    fn spread_out(&mut self) {
+    fn spread_out(&mut self) -> bool {
+        let mut moved = false;
         let mut crowds: BTreeMap<u32, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
         for seat in (0..self.view.seats.len() as u32).filter(|seat| self.free[*seat as usize]) {
             if let (Some(crowd), Some(room)) = (self.board.crowd_of(seat), self.board.at(seat)) {
@@ -255,8 +277,10 @@ impl<'v> Desk<'v> {
                 self.board.shift(seat, to);
                 rooms.entry(from).or_default().retain(|other| *other != seat);
                 rooms.entry(to).or_default().push(seat);
+                moved = true;
             }
         }
+        moved
     }
 
     /// A flow of the crowd's fullest room that belongs in its emptiest.
@@ -271,7 +295,7 @@ impl<'v> Desk<'v> {
         let seat = seats
             .iter()
             .copied()
-            .max_by_key(|seat| (!self.has_home(*seat), board_weight(self.view, *seat), Reverse(*seat)))?;
+            .max_by_key(|seat| (!self.has_home(*seat), self.view.seats[*seat as usize].weight, Reverse(*seat)))?;
         let best = self.board.best(seat)?;
         (best.crowd + 2 <= self.board.crowded(crowd, *from)).then_some((seat, *from, best.room))
     }
@@ -283,10 +307,11 @@ impl<'v> Desk<'v> {
     /// Moves weight from the heaviest rooms to the lightest, heavy flows first, as long as that
     /// brings the two nearer without overshooting. No flow leaves a room for one that is then
     /// heavier, so the sum of squares falls with each move, and it ends.
-    fn even_out(&mut self, slack: u64) {
+    fn even_out(&mut self, slack: u64) -> bool {
         let mut shelves = Shelves::gather(self);
         let open = (0..self.view.rooms.len() as u32).filter(|room| self.view.rooms[*room as usize].state.takes());
         let all: Vec<u32> = open.collect();
+        let mut ever = false;
         loop {
             let mut moved = false;
             let mut givers: BTreeSet<(u64, u32)> = all.iter().map(|room| (self.board.load(*room), *room)).collect();
@@ -302,8 +327,9 @@ impl<'v> Desk<'v> {
                 }
             }
             if !moved {
-                return;
+                return ever;
             }
+            ever = true;
         }
     }
 
@@ -348,7 +374,11 @@ impl<'v> Desk<'v> {
     }
 
     fn plan(mut self) -> Plan {
-        let unplaced = std::mem::take(&mut self.needy);
+        let mut unplaced = std::mem::take(&mut self.needy);
+        unplaced.retain(|seat| self.board.is_unmoved(*seat));
+        unplaced.extend(self.stuck.values());
+        unplaced.sort_unstable();
+        unplaced.dedup();
         let mut plan = Plan::default();
         for seat in 0..self.view.seats.len() as u32 {
             plan.moves.extend(self.move_of(seat));
@@ -366,7 +396,6 @@ impl<'v> Desk<'v> {
                 why: NoPlace::find(self.view, &self.board, seat),
             });
         }
-        plan.unplaced.sort_by(|a, b| a.flow.cmp(&b.flow));
         for (room, before) in self.view.rooms.iter().zip(&self.before) {
             let after = self.board.loads()[plan.loads.len()];
             plan.loads.push(Load { node: room.name.clone(), before: *before, after });
@@ -391,10 +420,6 @@ impl<'v> Desk<'v> {
             why: self.why[seat as usize].take().or(balance)?,
         })
     }
-}
-
-fn board_weight(view: &View, seat: u32) -> u64 {
-    view.seats[seat as usize].weight
 }
 
 /// A flow on a shelf: its weight, whether moving it costs nothing (it has no home yet), and which.
@@ -471,3 +496,6 @@ impl fmt::Display for Unplaced {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
