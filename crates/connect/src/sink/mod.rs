@@ -1,6 +1,11 @@
 //! Where records become durable, under the fence.
 
+mod aside;
 pub mod committer;
+mod group;
+pub mod hubs;
+pub mod sqlite;
+pub mod stdout;
 
 use std::{collections::BTreeMap, fmt};
 

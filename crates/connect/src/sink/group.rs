@@ -1,0 +1,144 @@
+//! The shell around the group committer: carries submissions to the machine, its orders to the
+//! writers, and the writers' answers back. One task per hub; it ends when the hub's last door is
+//! dropped, and its writers with it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tenure_core::{
+    flow::{Reason, supervisor::Code},
+    grant::Permit,
+    moment::Dice,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Written,
+    committer::{Answer, BatchId, Committer, Effect, Input, Load, Submission, Target, Ticket, Work},
+};
+use crate::world::World;
+
+/// What a writer gets. At most one [`Order::Do`] is under way per writer, so its queue is as
+/// short as that.
+#[derive(Debug)]
+pub(super) enum Order<P> {
+    Do(BatchId, Work<P>),
+    Cut(BatchId),
+}
+
+/// Takes orders to one writer, without waiting.
+pub(super) type ToWriter<P> = Box<dyn Fn(Order<P>) + Send + Sync>;
+
+/// Where writers answer; works from any thread.
+pub(super) type Answers = mpsc::UnboundedSender<(BatchId, Answer)>;
+
+/// The doors' side. A flow has at most one write under way, so the queue behind it is never longer
+/// than the number of flows.
+pub(super) struct Group<P> {
+    submissions: mpsc::UnboundedSender<(Submission<P>, oneshot::Sender<Written>)>,
+    tickets: AtomicU64,
+}
+
+impl<P: Load> Group<P> {
+    /// Starts the task. Must be called within a tokio runtime.
+    pub(super) fn start(
+        world: Arc<dyn World>,
+        writers: Vec<ToWriter<P>>,
+        answers: mpsc::UnboundedReceiver<(BatchId, Answer)>,
+    ) -> Group<P> {
+        let (submissions, incoming) = mpsc::unbounded_channel();
+        let machine = Committer::new(writers.len(), dice());
+        let shell = Shell { machine, world, writers, waiting: HashMap::new() };
+        tokio::spawn(shell.run(incoming, answers));
+        Group { submissions, tickets: AtomicU64::new(0) }
+    }
+
+    /// Hands one flow's batch in and waits for what became of it.
+    pub(super) async fn write(&self, permit: Permit<'_>, seq: u64, target: Target, load: P) -> Written {
+        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+        let grant = permit.grant;
+        let submission = Submission {
+            ticket,
+            flow: grant.flow.clone(),
+            token: grant.token,
+            holder: grant.holder,
+            seq,
+            target,
+            until: permit.until,
+            load: Arc::new(load),
+        };
+        let (tell, told) = oneshot::channel();
+        if self.submissions.send((submission, tell)).is_err() {
+            return gone();
+        }
+        told.await.unwrap_or_else(|_| gone())
+    }
+}
+
+fn gone() -> Written {
+    Written::Failed(Reason::new(Code::SinkUnreachable, "the sink's task has ended; the next start opens it anew"))
+}
+
+/// Nonces must differ between processes. Without the system's dice nothing here would start.
+fn dice() -> Dice {
+    Dice::from_seed(getrandom::u64().expect("the operating system gives random bits"))
+}
+
+struct Shell<P> {
+    machine: Committer<P>,
+    world: Arc<dyn World>,
+    writers: Vec<ToWriter<P>>,
+    waiting: HashMap<Ticket, oneshot::Sender<Written>>,
+}
+
+impl<P: Load> Shell<P> {
+    async fn run(
+        mut self,
+        mut incoming: mpsc::UnboundedReceiver<(Submission<P>, oneshot::Sender<Written>)>,
+        mut answers: mpsc::UnboundedReceiver<(BatchId, Answer)>,
+    ) {
+        loop {
+            let input = tokio::select! {
+                biased;
+                Some((batch, answer)) = answers.recv() => Input::Answer(batch, answer),
+                submitted = incoming.recv() => match submitted {
+                    Some((submission, tell)) => {
+                        self.waiting.insert(submission.ticket, tell);
+                        Input::Submit(submission)
+                    }
+                    None => return,
+                },
+                () = self.wake() => Input::Tick,
+            };
+            for effect in self.machine.step(self.world.now(), input) {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    async fn wake(&self) {
+        let now = self.world.now();
+        match self.machine.wake(now) {
+            Some(moment) => self.world.sleep(moment.since(now)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect<P>) {
+        match effect {
+            Effect::Do { batch, writer, work } => (self.writers[writer])(Order::Do(batch, work)),
+            Effect::Cut { batch, writer } => (self.writers[writer])(Order::Cut(batch)),
+            Effect::Reply(ticket, written) => {
+                // Whoever dropped its future does not want to know.
+                if let Some(tell) = self.waiting.remove(&ticket) {
+                    drop(tell.send(written));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! The thread that owns the database file: claims, batches, looks, one after another.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
+    thread,
+    time::Duration,
+};
+
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, ToSql, params, params_from_iter,
+    types::{ToSqlOutput, ValueRef},
+};
+use tenure_core::{
+    flow::{Reason, supervisor::Code},
+    grant::Grant,
+    id::FlowId,
+    moment::Moment,
+    token::Token,
+};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::{
+    Rows, fence,
+    table::{Table, ensure_own},
+};
+use crate::{
+    record::{Cell, Rejected},
+    sink::{
+        ClaimError, Claimed,
+        aside::{ASIDE_KEPT, refused_row},
+        committer::{Answer, Member, Nonce, RefusedRow, Target, Work},
+        group::{Answers, Order},
+    },
+    world::World,
+};
+
+/// What the thread is asked to do.
+pub(super) enum Job {
+    Order(Order<Rows>),
+    Claim(Claim),
+}
+
+pub(super) struct Claim {
+    pub(super) grant: Grant,
+    pub(super) table: Arc<Table>,
+    pub(super) tell: oneshot::Sender<Result<Claimed, ClaimError>>,
+}
+
+/// How long SQLite itself waits for a busy file before we look whether it is still wanted.
+const BUSY_SLICE_TRIES: i32 = 25;
+/// After this long a busy file is worth a line in the log.
+const BUSY_TOLD: Duration = Duration::from_secs(5);
+
+/// Starts the thread; it ends when the senders of its jobs are gone.
+pub(super) fn start(
+    path: PathBuf,
+    world: Arc<dyn World>,
+    jobs: Receiver<Job>,
+    answers: Answers,
+    closing: Arc<AtomicBool>,
+) {
+    let keeper = Keeper { path, world, answers, closing, db: None, ensured: HashSet::new() };
+    let spawned = thread::Builder::new().name("tenure-sqlite".to_owned()).spawn(move || keeper.run(&jobs));
+    if let Err(error) = spawned {
+        warn!(%error, "no thread for an SQLite sink; its flows will fail and be started again");
+    }
+}
+
+/// Why a transaction did not happen.
+enum Trouble {
+    Sqlite(rusqlite::Error),
+    /// The permit ended, or the hub was closed, while the file was busy.
+    GaveUp,
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Trouble {
+        Trouble::Sqlite(error)
+    }
+}
+
+struct Keeper {
+    path: PathBuf,
+    world: Arc<dyn World>,
+    answers: Answers,
+    closing: Arc<AtomicBool>,
+    db: Option<Connection>,
+    /// Tables that were there when last seen.
+    ensured: HashSet<Target>,
+}
+
+impl Keeper {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            let mut claims = Vec::new();
+            let mut orders = Vec::new();
+            // Claims that came together share a transaction; a starting node brings hundreds.
+            for job in std::iter::once(job).chain(jobs.try_iter()) {
+                match job {
+                    Job::Claim(claim) => claims.push(claim),
+                    Job::Order(order) => orders.push(order),
+                }
+            }
+            if !claims.is_empty() {
+                self.claim(claims);
+            }
+            for order in orders {
+                match order {
+                    Order::Do(batch, work) => {
+                        let answer = self.work(work);
+                        drop(self.answers.send((batch, answer)));
+                    }
+                    // Nothing to cut: the thread looks at the permit's end by itself.
+                    Order::Cut(_) => {}
+                }
+            }
+        }
+    }
+
+    fn work(&mut self, work: Work<Rows>) -> Answer {
+        let done = match work {
+            Work::Commit { nonce, members, until } => self.commit(nonce, &members, until),
+            Work::Look(flows) => self.look(&flows),
+            // Never asked for: a refused row ends its own statement only, see `insert`.
+            Work::Probe(_) => Ok(Answer::Done { aside: Vec::new() }),
+        };
+        done.unwrap_or_else(|trouble| self.answer_to(trouble))
+    }
+
+    // ---- claims ----
+
+    fn claim(&mut self, claims: Vec<Claim>) {
+        let done = self.claim_all(&claims);
+        let failed = match &done {
+            Ok(_) => None,
+            Err(Trouble::GaveUp) => Some(self.closed()),
+            Err(Trouble::Sqlite(error)) => Some(self.reason(error)),
+        };
+        let mut results = done.unwrap_or_default().into_iter();
+        for claim in claims {
+            let result = match &failed {
+                Some(reason) => Err(ClaimError::Failed(reason.clone())),
+                None => results.next().unwrap_or_else(|| Err(ClaimError::Failed(self.closed()))),
+            };
+            drop(claim.tell.send(result));
+        }
+    }
+
+    fn claim_all(&mut self, claims: &[Claim]) -> Result<Vec<Result<Claimed, ClaimError>>, Trouble> {
+        self.begin(None)?;
+        let done = self.claim_within(claims);
+        let results = self.end(done)?;
+        // Only what was committed is known to be there.
+        let good = claims.iter().zip(&results).filter(|(_, result)| !matches!(result, Err(ClaimError::Failed(_))));
+        self.ensured.extend(good.map(|(claim, _)| Arc::clone(&claim.table.target)));
+        Ok(results)
+    }
+
+    fn claim_within(&self, claims: &[Claim]) -> rusqlite::Result<Vec<Result<Claimed, ClaimError>>> {
+        let db = self.opened()?;
+        if self.ensured.is_empty() {
+            ensure_own(db)?;
+        }
+        let one = |claim: &Claim| {
+            if !self.ensured.contains(&claim.table.target)
+                && let Err(error) = claim.table.ensure(db)
+            {
+                // One flow's unusable table is no other flow's trouble.
+                return Ok(Err(ClaimError::Failed(self.reason(&error))));
+            }
+            fence::claim(db, &claim.grant)
+        };
+        claims.iter().map(one).collect()
+    }
+
+    // ---- batches ----
+
+    fn commit(&mut self, nonce: Nonce, members: &[Member<Rows>], until: Option<Moment>) -> Result<Answer, Trouble> {
+        self.begin(until)?;
+        let answer = self.commit_within(nonce, members);
+        match answer {
+            Ok(Answer::Done { aside }) if !self.past(until) => {
+                self.db()?.execute_batch("COMMIT")?;
+                Ok(Answer::Done { aside })
+            }
+            Ok(Answer::Done { .. }) => {
+                self.roll_back();
+                Err(Trouble::GaveUp)
+            }
+            Ok(refusal) => {
+                self.roll_back();
+                Ok(refusal)
+            }
+            Err(error) => {
+                self.roll_back();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn commit_within(&self, nonce: Nonce, members: &[Member<Rows>]) -> rusqlite::Result<Answer> {
+        let db = self.opened()?;
+        let mut fenced = Vec::new();
+        for member in members {
+            let position = member.what.load.batch.position.as_ref();
+            if !fence::advance(db, &member.what, nonce, position)? {
+                fenced.push((member.what.flow.clone(), fence::read(db, &member.what.flow)?));
+            }
+        }
+        if !fenced.is_empty() {
+            return Ok(Answer::Fenced(fenced));
+        }
+        let mut aside = Vec::new();
+        for member in members {
+            match insert(db, member) {
+                Ok(refused) => {
+                    keep_aside(db, member, &refused)?;
+                    aside.push((member.what.ticket, refused.len() as u64));
+                }
+                Err(error) if is_the_tables_own(&error) && !db.is_autocommit() => {
+                    let target = Some(Arc::clone(&member.what.target));
+                    return Ok(Answer::Unfit { target, reason: self.reason(&error) });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Answer::Done { aside })
+    }
+
+    fn look(&mut self, flows: &[FlowId]) -> Result<Answer, Trouble> {
+        let db = self.db()?;
+        let mut rows = BTreeMap::new();
+        for flow in flows {
+            if let Some(stored) = fence::read(db, flow)? {
+                rows.insert(flow.clone(), stored);
+            }
+        }
+        Ok(Answer::Looked(rows))
+    }
+
+    // ---- transactions ----
+
+    /// Gets the file's write lock, however long others hold it.
+    fn begin(&mut self, until: Option<Moment>) -> Result<(), Trouble> {
+        let since = self.world.now();
+        let mut told = false;
+        loop {
+            if self.past(until) || self.closing.load(Ordering::Acquire) {
+                return Err(Trouble::GaveUp);
+            }
+            match self.db().and_then(|db| db.execute_batch("BEGIN IMMEDIATE")) {
+                Err(error) if is_busy(&error) => {}
+                done => return Ok(done?),
+            }
+            if !told && self.world.now().since(since) >= BUSY_TOLD {
+                told = true;
+                warn!(path = %self.path.display(), "another process has held the SQLite file's write lock for 5 s; waiting on (a process frozen within a transaction must be ended on its own machine)");
+            }
+        }
+    }
+
+    fn end<T>(&mut self, done: rusqlite::Result<T>) -> Result<T, Trouble> {
+        match done.and_then(|value| self.db()?.execute_batch("COMMIT").map(|()| value)) {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                self.roll_back();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn roll_back(&mut self) {
+        let rolled = self.db.as_ref().is_none_or(|db| db.is_autocommit() || db.execute_batch("ROLLBACK").is_ok());
+        if !rolled {
+            // Closing the connection rolls back for certain.
+            self.db = None;
+        }
+    }
+
+    fn past(&self, until: Option<Moment>) -> bool {
+        until.is_some_and(|until| self.world.now() >= until)
+    }
+
+    fn opened(&self) -> rusqlite::Result<&Connection> {
+        self.db.as_ref().ok_or(rusqlite::Error::InvalidQuery)
+    }
+
+    fn db(&mut self) -> rusqlite::Result<&Connection> {
+        if self.db.is_none() {
+            self.db = Some(open(&self.path)?);
+            self.ensured.clear();
+        }
+        self.opened()
+    }
+
+    // ---- what an error means ----
+
+    fn answer_to(&mut self, trouble: Trouble) -> Answer {
+        let error = match trouble {
+            Trouble::GaveUp => return Answer::Again { target: None, reason: self.closed() },
+            Trouble::Sqlite(error) => error,
+        };
+        let reason = self.reason(&error);
+        // Whatever it was, a fresh connection and a fresh look at the tables are cheap.
+        self.db = None;
+        match error.sqlite_error_code() {
+            // Only these can strike after the commit record was written.
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DiskFull) => Answer::Ambiguous(reason),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::CannotOpen) => {
+                Answer::Again { target: None, reason }
+            }
+            _ => Answer::Unfit { target: None, reason },
+        }
+    }
+
+    fn reason(&self, error: &rusqlite::Error) -> Reason {
+        let code = match error.sqlite_error_code() {
+            Some(
+                ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::DiskFull | ErrorCode::DatabaseBusy,
+            ) => Code::SinkUnreachable,
+            _ => Code::SinkRefuses,
+        };
+        Reason::new(code, format!("{}: {error}", self.path.display()))
+    }
+
+    fn closed(&self) -> Reason {
+        Reason::new(Code::SinkUnreachable, format!("{}: not written in time", self.path.display()))
+    }
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let mut db = Connection::open(path)?;
+    db.busy_handler(Some(wait_a_little))?;
+    db.set_prepared_statement_cache_capacity(256);
+    // Switching to WAL needs the file for itself for a moment; another process may do the same.
+    let wal = || db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
+    let mut mode = wal();
+    for _ in 0..100 {
+        if !mode.as_ref().is_err_and(is_busy) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+        mode = wal();
+    }
+    mode?;
+    // FULL: a commit is on the disk before it counts.
+    db.execute_batch("PRAGMA synchronous = FULL")?;
+    Ok(db)
+}
+
+/// SQLite's own busy handler sleeps up to 100 ms; several busy processes take turns faster with
+/// short sleeps, and the process id keeps them out of step.
+fn wait_a_little(tries: i32) -> bool {
+    let step = 1 + (std::process::id() as u64 + tries as u64 * 7) % 9;
+    thread::sleep(Duration::from_millis(step));
+    tries < BUSY_SLICE_TRIES
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// Missing tables and columns, a view, a trigger that is broken.
+fn is_the_tables_own(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::Unknown | ErrorCode::AuthorizationForStatementDenied))
+}
+
+/// A row that breaks a constraint ends its own statement only; the others stay.
+fn insert(db: &Connection, member: &Member<Rows>) -> rusqlite::Result<Vec<RefusedRow>> {
+    let Rows { batch, table } = member.what.load.as_ref();
+    let mut insert = db.prepare_cached(&table.insert)?;
+    let mut refused = Vec::new();
+    for row in member.rows.iter().cloned().flatten() {
+        match insert.execute(params_from_iter(batch.rows[row].iter())) {
+            Ok(_) => {}
+            Err(error) if is_the_rows_own(&error) && !db.is_autocommit() => {
+                refused.push(RefusedRow { row, error: error.to_string().into() });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
+}
+
+fn is_the_rows_own(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig))
+}
+
+fn keep_aside(db: &Connection, member: &Member<Rows>, refused: &[RefusedRow]) -> rusqlite::Result<()> {
+    let Rows { batch, table } = member.what.load.as_ref();
+    let of_rows = member.aside.iter().chain(refused).map(|r| refused_row(&table.columns, &batch.rows[r.row], r));
+    let all: Vec<Rejected> = batch.rejected.iter().cloned().chain(of_rows).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let Token { lineage, epoch, attempt } = member.what.token;
+    let flow = member.what.flow.as_str();
+    let mut insert = db.prepare_cached(
+        "INSERT INTO tenure_rejected (flow, lineage, epoch, attempt, seq, error, raw, length, at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+    )?;
+    // Older ones of the same batch would be forgotten at once.
+    for rejected in &all[all.len().saturating_sub(ASIDE_KEPT)..] {
+        let (seq, length) = (member.what.seq as i64, rejected.length as i64);
+        let raw = Raw(&rejected.raw);
+        insert.execute(params![flow, lineage as i64, epoch as i64, attempt, seq, rejected.error, raw, length])?;
+    }
+    let forget = "DELETE FROM tenure_rejected WHERE flow = ?1 AND id <=
+        (SELECT id FROM tenure_rejected WHERE flow = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+    db.prepare_cached(forget)?.execute(params![flow, ASIDE_KEPT as i64]).map(drop)
+}
+
+/// Text where it is text, so that people can read it.
+struct Raw<'r>(&'r [u8]);
+
+impl ToSql for Raw<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let value = if std::str::from_utf8(self.0).is_ok() { ValueRef::Text(self.0) } else { ValueRef::Blob(self.0) };
+        Ok(ToSqlOutput::Borrowed(value))
+    }
+}
+
+impl ToSql for Cell {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Cell::Null => ValueRef::Null,
+            Cell::Bool(b) => ValueRef::Integer((*b).into()),
+            Cell::Int(i) => ValueRef::Integer(*i),
+            Cell::Real(r) => ValueRef::Real(*r),
+            Cell::Text(text) | Cell::Json(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
+
+/// Reads fences without the thread.
+pub(super) fn look(path: &Path, flows: &[FlowId]) -> Result<BTreeMap<FlowId, Token>, Reason> {
+    let read = || -> rusqlite::Result<BTreeMap<FlowId, Token>> {
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        db.busy_timeout(Duration::from_secs(1))?;
+        let mut fences = BTreeMap::new();
+        for flow in flows {
+            if let Some(stored) = fence::read(&db, flow)? {
+                fences.insert(flow.clone(), stored.token);
+            }
+        }
+        Ok(fences)
+    };
+    read().map_err(|error| Reason::new(Code::SinkUnreachable, format!("{}: {error}", path.display())))
+}

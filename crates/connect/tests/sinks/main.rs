@@ -1,0 +1,4 @@
+//! Sinks against the real thing: files and servers.
+
+mod house;
+mod sqlite;
