@@ -95,6 +95,7 @@ fn a_reset_is_seen_without_anything_being_written() {
 fn a_reader_that_takes_nothing_costs_no_memory_and_gets_all_in_the_end() {
     let server = server(1, 10_000.0);
     let mut slow = subscribe(&server, "f000", "");
+    eventually("the first reader is seen", || server.read_now() == 1);
     server.misbehave(0, Manner::Proper);
     eventually("the first reader was sent away", || server.read_now() == 0);
     let mut rest = Vec::new();
