@@ -33,7 +33,7 @@ pub const BATCH_RECORDS: usize = 2048;
 /// The same in bytes of memory. The record that passes the mark is still taken.
 pub const BATCH_BYTES: usize = 512 * 1024;
 /// How many steps a pipeline takes before it lets others run.
-const STEPS: usize = 32;
+const STEPS: usize = 16;
 
 /// Everything a pipeline is handed.
 pub struct Parts {
@@ -182,7 +182,6 @@ impl Body {
     /// counts where several reasons meet.
     fn end(&mut self, exit: Exit) {
         if self.source.take().is_some() {
-            self.parts.gauge.unfinished.fetch_add(self.intake.decoder.unfinished(), Ordering::Relaxed);
             self.parts.enter(Phase::Stopping);
         }
         if self.ending != Some(Exit::Stopped) {
@@ -191,7 +190,12 @@ impl Body {
     }
 
     fn ended(&mut self) -> Option<Exit> {
-        if self.writing.is_none() && self.intake.is_empty() { self.ending.take() } else { None }
+        if self.writing.is_some() || !self.intake.is_empty() {
+            return None;
+        }
+        let exit = self.ending.take()?;
+        self.parts.gauge.unfinished.fetch_add(self.intake.decoder.unfinished(), Ordering::Relaxed);
+        Some(exit)
     }
 
     /// Takes the answer to the write under way, if it is there.

@@ -41,10 +41,7 @@ pub(super) async fn open(invitation: Invitation, trust: Trust) -> Result<Box<dyn
     let failed = |error: Error| refused(&url, error);
     let request = url.as_str().into_client_request().map_err(failed)?;
     let secure = request.uri().scheme_str() == Some("wss");
-    let connector = match secure {
-        true => Connector::Rustls(trust.config(tls_ca.as_deref()).await?),
-        false => Connector::Plain,
-    };
+    let connector = if secure { Connector::Rustls(trust.config(tls_ca.as_deref()).await?) } else { Connector::Plain };
     let stream = dial(&address(&request, secure)).await?;
     let config = limits(max_line);
     let shaken = client_async_tls_with_config(request, stream, Some(config), Some(connector)).await;
