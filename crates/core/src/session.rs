@@ -184,38 +184,53 @@ pub const DEAF_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Default)]
 pub struct Hearing {
     at: Revision,
-    awaited: Option<(Revision, Moment)>,
+    awaited: Option<Awaited>,
     deaf: bool,
 }
 
+#[derive(Clone, Debug)]
+struct Awaited {
+    revision: Revision,
+    since: Moment,
+    /// When the watch last brought anything, or was reopened.
+    stirred: Moment,
+}
+
 impl Hearing {
-    /// The watch has reached a revision.
+    /// The watch has told everything up to a revision.
     pub fn heard(&mut self, at: Revision) {
         self.at = self.at.max(at);
-        if self.awaited.is_some_and(|(revision, _)| self.at >= revision) {
+        if self.awaited.as_ref().is_some_and(|awaited| self.at >= awaited.revision) {
             self.awaited = None;
             self.deaf = false;
+        }
+    }
+
+    /// The watch brings something, if only an old part of a long list. It may be behind, but to
+    /// reopen it would throw away how far it has come.
+    pub fn stirs(&mut self, now: Moment) {
+        if let Some(awaited) = &mut self.awaited {
+            awaited.stirred = now;
         }
     }
 
     /// A renewal's answer reported a committed revision.
     pub fn expect(&mut self, now: Moment, committed: Revision) {
         if committed > self.at && self.awaited.is_none() {
-            self.awaited = Some((committed, now));
+            self.awaited = Some(Awaited { revision: committed, since: now, stirred: now });
         }
     }
 
-    /// True each time the watch should be reopened: at once when it is found deaf, and again each
-    /// [`DEAF_AFTER`] until it hears.
+    /// True each time the watch should be reopened: when it is found deaf and brings nothing, and
+    /// again each [`DEAF_AFTER`] until it does.
     pub fn must_reopen(&mut self, now: Moment) -> bool {
-        match &mut self.awaited {
-            Some((_, since)) if now >= since.after(DEAF_AFTER) => {
-                *since = now;
-                self.deaf = true;
-                true
-            }
-            Some(_) | None => false,
+        let Some(awaited) = self.awaited.as_mut().filter(|a| now >= a.since.after(DEAF_AFTER)) else { return false };
+        self.deaf = true;
+        let mute = now >= awaited.stirred.after(DEAF_AFTER);
+        if mute {
+            awaited.stirred = now;
         }
+        mute
     }
 
     /// True while the watch is known to be behind; nothing new is taken until then.
@@ -226,6 +241,11 @@ impl Hearing {
     /// The revision the watch has reached.
     pub fn at(&self) -> Revision {
         self.at
+    }
+
+    /// Begins anew, for another session.
+    pub fn forget(&mut self) {
+        *self = Hearing::default();
     }
 }
 
@@ -307,5 +327,17 @@ mod tests {
         assert!(h.must_reopen(Moment(12_000)));
         h.heard(Revision(6));
         assert!(!h.is_deaf() && !h.must_reopen(Moment(99_999)));
+    }
+
+    #[test]
+    fn a_long_list_is_not_cut_short_because_it_is_long() {
+        let mut h = Hearing::default();
+        h.expect(Moment(0), Revision(6));
+        for now in (100..3000).step_by(100) {
+            h.stirs(Moment(now));
+            assert!(!h.must_reopen(Moment(now)), "it is still being told");
+        }
+        assert!(h.is_deaf(), "but what it has told is old");
+        assert!(h.must_reopen(Moment(3900)), "now it is stuck");
     }
 }

@@ -34,6 +34,10 @@ pub enum Stage {
         token: Token,
         /// Whether it settles what it has read.
         flush: bool,
+        /// It is aborted then.
+        by: Moment,
+        /// With this content.
+        order: Arc<Order>,
     },
     /// Waits before it is tried again.
     Backoff {
@@ -62,6 +66,9 @@ pub enum Stage {
     Resting {
         /// See above.
         at: Revision,
+        /// The sink refused the flow's token when it ran under this order; it runs again only for
+        /// other content or under another owner.
+        parked: Option<Arc<Order>>,
     },
 }
 
@@ -78,7 +85,21 @@ pub struct Local {
     pub last_error: Option<Reason>,
     /// When an orphan's sink last answered (or the looking began).
     pub answered: Moment,
+    /// It was halted in its turn under the start budget, and need not wait for another.
+    pub(super) has_turn: bool,
+    /// The fence was raised to this token for the order of that revision, and nothing started since.
+    pub(super) closed: Option<(Token, Revision)>,
+    /// Tries in a row of a commit or a fence that did not work.
+    pub(super) retries: u32,
     next: Option<Token>,
+}
+
+/// A pipeline that has ended.
+pub(super) struct Ended {
+    pub(super) order: Arc<Order>,
+    pub(super) open_since: Option<Moment>,
+    /// It was told to end.
+    pub(super) told: bool,
 }
 
 impl Local {
@@ -87,6 +108,7 @@ impl Local {
         self.adopt(&owner);
         let token = self.next.unwrap_or(owner);
         self.next = Some(token.next_attempt());
+        self.closed = None;
         token
     }
 
@@ -94,10 +116,35 @@ impl Local {
     pub(super) fn adopt(&mut self, owner: &Token) {
         if self.next.is_none_or(|next| !next.same_owner(*owner)) {
             self.next = Some(*owner);
+            self.closed = None;
             self.failures = 0;
+            self.retries = 0;
             self.reason = None;
             self.last_error = None;
         }
+    }
+
+    /// Leaves the pipeline behind that ran under this token; none if another one did, or none: then
+    /// the word is old.
+    pub(super) fn end(&mut self, token: Token) -> Option<Ended> {
+        let ended = match &self.stage {
+            Stage::Running { token: runs, order, open_since } if *runs == token => {
+                Ended { order: Arc::clone(order), open_since: *open_since, told: false }
+            }
+            Stage::Halting { token: runs, order, .. } if *runs == token => {
+                Ended { order: Arc::clone(order), open_since: None, told: true }
+            }
+            Stage::Idle
+            | Stage::Queued
+            | Stage::Running { .. }
+            | Stage::Halting { .. }
+            | Stage::Backoff { .. }
+            | Stage::Closing { .. }
+            | Stage::Committing { .. }
+            | Stage::Resting { .. } => return None,
+        };
+        self.stage = Stage::Idle;
+        Some(ended)
     }
 
     /// The token it acts under now, if it acts.

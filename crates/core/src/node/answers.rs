@@ -1,0 +1,195 @@
+//! What came of a pipeline, a fence, a commit.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Answer, Closed, Effect, Local, NodeMachine, RETRY_AFTER, RETRY_MAX, Stage, want::Want};
+use crate::{
+    flow::{
+        Exit, Reason,
+        supervisor::{Code, Decision, HEALTHY_AFTER, decide},
+    },
+    id::{FlowId, Revision},
+    moment::{Dice, Moment},
+    record::Order,
+    token::Token,
+};
+
+impl NodeMachine {
+    // --- pipelines -----------------------------------------------------------------------------
+
+    pub(super) fn running(&mut self, now: Moment, flow: FlowId, token: Token) {
+        let Some(Local { stage: Stage::Running { token: runs, open_since, .. }, reason, .. }) =
+            self.flows.get_mut(&flow)
+        else {
+            return;
+        };
+        if *runs == token {
+            *open_since = Some(now);
+            *reason = None;
+            self.out.push(Effect::News(flow));
+        }
+    }
+
+    pub(super) fn exited(&mut self, now: Moment, flow: FlowId, token: Token, exit: Exit) {
+        let Some(local) = self.flows.get_mut(&flow) else { return };
+        let Some(ended) = local.end(token) else { return }; // Old news of an earlier attempt.
+        if ended.open_since.is_some_and(|since| now.since(since) >= HEALTHY_AFTER) {
+            local.failures = 0;
+        }
+        let at = self.inbox.order(&flow).map_or(Revision(0), |(_, at)| at);
+        match exit {
+            Exit::Fenced { by } => local.park(ended.order, at, fenced(by, token)),
+            Exit::Regressed { stored } => local.park(ended.order, at, regressed(stored, token)),
+            Exit::Failed(reason) if ended.told => local.last_error = Some(reason),
+            // It noticed before we did; it goes on when the session is renewed.
+            Exit::Failed(reason) if reason.code == Code::LeaseDoubtful => local.reason = Some(reason),
+            Exit::Failed(reason) => self.failed(now, &flow, ended.order, reason),
+            Exit::Stopped if !ended.told => self.failed(now, &flow, ended.order, ended_by_itself()),
+            // However it ended, what comes next is the inbox's to say.
+            Exit::Stopped | Exit::OrphanEnded => (),
+        }
+        self.out.push(Effect::News(flow.clone()));
+        self.look(now, &flow);
+    }
+
+    fn failed(&mut self, now: Moment, flow: &FlowId, order: Arc<Order>, reason: Reason) {
+        let Some(local) = self.flows.get_mut(flow) else { return };
+        local.failures = local.failures.saturating_add(1);
+        local.reason = Some(reason.clone());
+        local.last_error = Some(reason.clone());
+        let exit = Exit::Failed(reason);
+        match decide(&exit, local.failures, &mut self.setup.dice) {
+            Decision::RetryIn(span) => self.back_off(flow, now.after(span), order, None),
+            Decision::Rest => (),
+        }
+    }
+
+    fn back_off(&mut self, flow: &FlowId, until: Moment, order: Arc<Order>, retry_of: Option<Revision>) {
+        if let Some(local) = self.flows.get_mut(flow) {
+            local.stage = Stage::Backoff { until, order, retry_of };
+            self.agenda.insert((until, flow.clone()));
+        }
+    }
+
+    /// Timers are never cancelled; one that its flow has outlived finds it doing something else.
+    pub(super) fn call_the_due(&mut self, now: Moment) {
+        while self.agenda.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, flow)) = self.agenda.pop_first() else { return };
+            let Some(local) = self.flows.get_mut(&flow) else { continue };
+            if matches!(local.stage, Stage::Backoff { until, .. } if until <= now) {
+                local.stage = Stage::Idle;
+                self.look(now, &flow);
+            }
+        }
+    }
+
+    // --- fences and commits --------------------------------------------------------------------
+
+    pub(super) fn fence_closed(&mut self, now: Moment, flow: FlowId, token: Token, closed: Closed) {
+        let Some(local) = self.flows.get_mut(&flow) else { return };
+        let (order, at) = match &local.stage {
+            Stage::Closing { token: raising, order, at } if *raising == token => (Arc::clone(order), *at),
+            Stage::Idle
+            | Stage::Queued
+            | Stage::Running { .. }
+            | Stage::Halting { .. }
+            | Stage::Backoff { .. }
+            | Stage::Closing { .. }
+            | Stage::Committing { .. }
+            | Stage::Resting { .. } => return, // Old news.
+        };
+        match closed {
+            Closed::Done => {
+                (local.closed, local.retries) = (Some((token, at)), 0);
+                local.stage = Stage::Idle;
+            }
+            Closed::Higher(stored) => {
+                local.reason = Some(fenced(stored, token));
+                local.stage = Stage::Resting { at, parked: None };
+            }
+            Closed::Failed(reason) => {
+                local.reason = Some(reason);
+                self.retry(now, &flow, order, at);
+            }
+        }
+        self.out.push(Effect::News(flow.clone()));
+        self.look(now, &flow);
+    }
+
+    pub(super) fn committed(&mut self, now: Moment, flow: FlowId, revision: Revision, answer: Answer) {
+        let Some(local) = self.flows.get_mut(&flow) else { return };
+        if !matches!(local.stage, Stage::Committing { at } if at == revision) {
+            return; // Old news.
+        }
+        match answer {
+            // The inbox will say what is true now; nothing is repeated under this revision.
+            Answer::Done | Answer::Refused => {
+                local.retries = 0;
+                local.stage = Stage::Resting { at: revision, parked: None };
+            }
+            Answer::TargetGone => return self.keep_from_a_gone_target(now, flow, revision),
+            Answer::NotNow => {
+                local.stage = Stage::Idle;
+                if let Some(order) =
+                    self.inbox.order(&flow).filter(|(_, at)| *at == revision).map(|(o, _)| Arc::clone(o))
+                {
+                    self.retry(now, &flow, order, revision);
+                }
+            }
+        }
+        self.look(now, &flow);
+    }
+
+    /// The next holder has gone: nobody is to have the flow until the coordinator gives it away.
+    fn keep_from_a_gone_target(&mut self, now: Moment, flow: FlowId, revision: Revision) {
+        if let Want::HandOver(order, at) = self.want(&flow)
+            && at == revision
+        {
+            self.out.push(Effect::Release(flow, order, revision)); // Its answer is awaited in the same stage.
+            return;
+        }
+        if let Some(local) = self.flows.get_mut(&flow) {
+            local.stage = Stage::Resting { at: revision, parked: None };
+        }
+        self.look(now, &flow);
+    }
+
+    fn retry(&mut self, now: Moment, flow: &FlowId, order: Arc<Order>, of: Revision) {
+        let Some(local) = self.flows.get_mut(flow) else { return };
+        let span = retry_span(local.retries, &mut self.setup.dice);
+        local.retries = local.retries.saturating_add(1);
+        self.back_off(flow, now.after(span), order, Some(of));
+    }
+}
+
+impl Local {
+    fn park(&mut self, order: Arc<Order>, at: Revision, reason: Reason) {
+        self.reason = Some(reason);
+        self.stage = Stage::Resting { at, parked: Some(order) };
+    }
+}
+
+/// Between half and all of a span that doubles: a person waits for what is retried here, and what
+/// ten thousand flows wait for must not be asked by all of them at once.
+fn retry_span(before: u32, dice: &mut Dice) -> Duration {
+    let span = RETRY_AFTER.saturating_mul(1 << before.min(8)).min(RETRY_MAX);
+    span / 2 + dice.jitter(span / 2)
+}
+
+fn fenced(by: Token, ours: Token) -> Reason {
+    Reason::new(Code::Fenced, format!("the sink holds token {by}, ours was {ours}"))
+}
+
+fn regressed(stored: Token, ours: Token) -> Reason {
+    Reason::new(
+        Code::CoordStoreRegressed,
+        format!(
+            "the sink holds token {stored}, above {ours} which the coordination store issued: the store has gone back in time \
+             or another cluster runs this flow into the same sink; the flow is parked"
+        ),
+    )
+}
+
+fn ended_by_itself() -> Reason {
+    Reason::new(Code::SourceClosed, "the pipeline ended although nobody had told it to")
+}

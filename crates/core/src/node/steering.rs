@@ -1,0 +1,238 @@
+//! One step nearer to what is wanted.
+
+use std::{mem::discriminant, sync::Arc};
+
+use super::{
+    Effect, FLUSH_MAX, Local, NodeMachine, Stage,
+    want::{Want, asks_anew, is_strict, same_content},
+};
+use crate::{
+    flow::{Reason, supervisor::Code, supervisor::HEALTHY_AFTER},
+    id::{FlowId, Revision},
+    moment::Moment,
+    record::Order,
+    session::Standing,
+};
+
+impl NodeMachine {
+    /// Brings one flow a step nearer to what it should be doing. To look again changes nothing.
+    pub(super) fn look(&mut self, now: Moment, flow: &FlowId) {
+        let want = self.want(flow);
+        let (mut local, is_new) = match (self.flows.remove(flow), &want) {
+            (Some(local), _) => (local, false),
+            (None, Want::Nothing { .. }) => return,
+            (None, _) => (Local::default(), true),
+        };
+        let was = discriminant(&local.stage);
+        let keep = self.steer(now, flow, &mut local, want);
+        if is_new || !keep || discriminant(&local.stage) != was {
+            self.out.push(Effect::News(flow.clone()));
+        }
+        if keep {
+            self.flows.insert(flow.clone(), local);
+        }
+    }
+
+    /// False once nothing is left of a flow that is not wanted.
+    fn steer(&mut self, now: Moment, flow: &FlowId, local: &mut Local, want: Want) -> bool {
+        self.hurry(now, flow, local);
+        match want {
+            Want::Nothing { flush } => return self.wind_down(now, flow, local, flush),
+            Want::Run(order, at) => self.see_it_runs(now, flow, local, order, at),
+            Want::HandOver(order, at) => {
+                if self.is_at_rest(now, flow, local, at) {
+                    local.stage = Stage::Committing { at };
+                    self.out.push(Effect::HandOver(flow.clone(), order, at));
+                }
+            }
+            Want::Release(order, at) => {
+                if self.is_at_rest(now, flow, local, at) {
+                    local.stage = Stage::Committing { at };
+                    self.out.push(Effect::Release(flow.clone(), order, at));
+                }
+            }
+            Want::Conclude(order, revision, outcome) => {
+                if self.is_at_rest(now, flow, local, revision) {
+                    match local.closed.filter(|(_, at)| *at == revision) {
+                        None => self.close_fence(flow, local, order, revision),
+                        Some((token, _)) => {
+                            local.stage = Stage::Committing { at: revision };
+                            self.out.push(Effect::Conclude { flow: flow.clone(), outcome, token, order, revision });
+                        }
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Drops what is there, or settles it first. False once nothing is left.
+    fn wind_down(&mut self, now: Moment, flow: &FlowId, local: &mut Local, flush: bool) -> bool {
+        match &local.stage {
+            Stage::Running { .. } => self.halt(now, flow, local, flush),
+            Stage::Halting { flush: true, .. } if !flush => self.halt(now, flow, local, false),
+            Stage::Halting { .. } => (),
+            // A fence or a commit under way is guarded by what it stands on; its answer is not needed.
+            Stage::Idle
+            | Stage::Queued
+            | Stage::Backoff { .. }
+            | Stage::Closing { .. }
+            | Stage::Committing { .. }
+            | Stage::Resting { .. } => return false,
+        }
+        true
+    }
+
+    /// The flow should run: start it, let it be, or restart it with its new content.
+    fn see_it_runs(&mut self, now: Moment, flow: &FlowId, local: &mut Local, order: Arc<Order>, at: Revision) {
+        local.adopt(&order.assignment.token);
+        match &local.stage {
+            Stage::Idle if local.has_turn && self.may_start() => self.start(now, flow, local, order),
+            Stage::Idle => self.enqueue(flow, local),
+            Stage::Resting { parked: None, at: rested } if *rested != at => self.enqueue(flow, local),
+            Stage::Resting { parked: Some(then), .. } | Stage::Backoff { order: then, .. }
+                if asks_anew(then, &order) =>
+            {
+                local.failures = 0;
+                self.enqueue(flow, local);
+            }
+            Stage::Running { .. } => self.see_it_runs_rightly(now, flow, local, order),
+            // These are answered or due; then we look again.
+            Stage::Queued
+            | Stage::Resting { .. }
+            | Stage::Backoff { .. }
+            | Stage::Halting { .. }
+            | Stage::Closing { .. }
+            | Stage::Committing { .. } => (),
+        }
+    }
+
+    fn see_it_runs_rightly(&mut self, now: Moment, flow: &FlowId, local: &mut Local, order: Arc<Order>) {
+        let Stage::Running { token, order: runs, .. } = &mut local.stage else { return };
+        if !token.same_owner(order.assignment.token) {
+            self.halt(now, flow, local, true);
+        } else if is_strict(runs) && self.standing != Standing::Live {
+            local.reason = Some(Reason::new(
+                Code::LeaseDoubtful,
+                "the store has not confirmed this node's session lately, and the flow stops on lease loss",
+            ));
+            self.halt(now, flow, local, true);
+        } else if same_content(runs, &order) {
+            *runs = order;
+        } else {
+            // It runs on until it may start again: an update of ten thousand flows must not stop
+            // them all while they wait for the start budget, nor stop what could not start again.
+            self.pacer.ask(flow.clone());
+        }
+    }
+
+    /// True if the flow does nothing and an order at `at` may be carried out; else moves it there.
+    fn is_at_rest(&mut self, now: Moment, flow: &FlowId, local: &mut Local, at: Revision) -> bool {
+        local.has_turn = false;
+        match &local.stage {
+            Stage::Running { .. } => {
+                self.halt(now, flow, local, true);
+                false
+            }
+            Stage::Halting { .. } | Stage::Closing { .. } => false,
+            Stage::Committing { at: under_way } => *under_way != at,
+            Stage::Resting { at: rested, parked } => *rested != at || parked.is_some(),
+            Stage::Backoff { until, retry_of, .. } => *retry_of != Some(at) || *until <= now,
+            Stage::Idle | Stage::Queued => true,
+        }
+    }
+
+    fn close_fence(&mut self, flow: &FlowId, local: &mut Local, order: Arc<Order>, at: Revision) {
+        let token = local.claim(order.assignment.token);
+        local.stage = Stage::Closing { token, order: Arc::clone(&order), at };
+        self.out.push(Effect::CloseFence(flow.clone(), token, order));
+    }
+
+    /// Tells the pipeline to end, or to end sooner.
+    pub(super) fn halt(&mut self, now: Moment, flow: &FlowId, local: &mut Local, flush: bool) {
+        let (token, order, latest) = match &local.stage {
+            Stage::Running { token, order, open_since } => {
+                if open_since.is_some_and(|since| now.since(since) >= HEALTHY_AFTER) {
+                    local.failures = 0;
+                }
+                (*token, Arc::clone(order), Moment(u64::MAX))
+            }
+            Stage::Halting { token, order, by, .. } => (*token, Arc::clone(order), *by),
+            Stage::Idle
+            | Stage::Queued
+            | Stage::Backoff { .. }
+            | Stage::Closing { .. }
+            | Stage::Committing { .. }
+            | Stage::Resting { .. } => return,
+        };
+        let at_once = !flush || (is_strict(&order) && self.standing != Standing::Live);
+        let by = now.after(if at_once { self.setup.timing.stop_budget } else { FLUSH_MAX }).min(latest);
+        local.stage = Stage::Halting { token, flush, by, order };
+        self.out.push(Effect::Halt { flow: flow.clone(), token, flush, by });
+    }
+
+    /// A strict flow that was given time to settle while the session was live has the stop budget
+    /// and no more once it is not.
+    fn hurry(&mut self, now: Moment, flow: &FlowId, local: &mut Local) {
+        let Stage::Halting { flush, by, order, .. } = &local.stage else { return };
+        let budget = now.after(self.setup.timing.stop_budget);
+        if self.standing != Standing::Live && *by > budget && is_strict(order) {
+            let flush = *flush;
+            self.halt(now, flow, local, flush);
+        }
+    }
+
+    // --- starting ------------------------------------------------------------------------------
+
+    fn enqueue(&mut self, flow: &FlowId, local: &mut Local) {
+        local.stage = Stage::Queued;
+        self.pacer.ask(flow.clone());
+    }
+
+    pub(super) fn start_what_may(&mut self, now: Moment) {
+        while self.pacer.is_waiting() && self.may_start() {
+            let Some(flow) = self.pacer.take(now) else { return };
+            if self.uses_its_turn(now, &flow) {
+                self.pacer.spend();
+            }
+        }
+    }
+
+    /// Starts a flow, or halts it to start it again with its new content. False if neither is
+    /// wanted any more.
+    fn uses_its_turn(&mut self, now: Moment, flow: &FlowId) -> bool {
+        let Want::Run(order, _) = self.want(flow) else { return false };
+        let Some(mut local) = self.flows.remove(flow) else { return false };
+        let used = match &local.stage {
+            Stage::Queued => {
+                self.start(now, flow, &mut local, order);
+                true
+            }
+            Stage::Running { order: runs, .. } if !same_content(runs, &order) => {
+                local.has_turn = true;
+                self.halt(now, flow, &mut local, true);
+                true
+            }
+            Stage::Idle
+            | Stage::Running { .. }
+            | Stage::Halting { .. }
+            | Stage::Backoff { .. }
+            | Stage::Closing { .. }
+            | Stage::Committing { .. }
+            | Stage::Resting { .. } => false,
+        };
+        self.flows.insert(flow.clone(), local);
+        if used {
+            self.out.push(Effect::News(flow.clone()));
+        }
+        used
+    }
+
+    fn start(&mut self, now: Moment, flow: &FlowId, local: &mut Local, order: Arc<Order>) {
+        let token = local.claim(order.assignment.token);
+        local.stage = Stage::Running { token, order: Arc::clone(&order), open_since: None };
+        local.answered = now;
+        local.has_turn = false;
+        self.out.push(Effect::Start(flow.clone(), token, order));
+    }
+}
