@@ -1,0 +1,257 @@
+//! The log file: a redb database with two tables, every value sealed.
+//!
+//! redb commits whole transactions or nothing, so a write torn by a crash (never acknowledged) is
+//! gone after it, without a trace to repair. What a crash cannot explain is damage: a record whose
+//! checksum is wrong, a hole, a missing vote. Then the file is refused.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    ops::RangeInclusive,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::StartError,
+    raft::{Entry, LogId, Vote},
+    record,
+};
+
+/// The log's file name in the data directory.
+pub(crate) const FILE: &str = "raft.redb";
+
+const LOG: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("log");
+const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
+
+/// Whose log this is.
+const STAMP: &str = "stamp";
+pub(crate) const VOTE: &str = "vote";
+pub(crate) const PURGED: &str = "purged";
+pub(crate) const COMMITTED: &str = "committed";
+
+type OpenBackend = dyn Fn(&Path) -> std::io::Result<Box<dyn StorageBackend>> + Send + Sync;
+
+/// How the log reaches its bytes. The default opens the file it is told; a test or a simulator
+/// hands in a backend that loses what was not synced, tears writes, or fails.
+#[derive(Clone)]
+pub struct LogBackend {
+    open: Arc<OpenBackend>,
+    is_file: bool,
+}
+
+impl LogBackend {
+    /// `open` is called once per start with the path of the log file.
+    pub fn new(open: impl Fn(&Path) -> std::io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static) -> LogBackend {
+        LogBackend { open: Arc::new(open), is_file: false }
+    }
+
+    /// Whether the path it is told is where the bytes are.
+    pub(crate) fn is_file(&self) -> bool {
+        self.is_file
+    }
+}
+
+impl Default for LogBackend {
+    fn default() -> LogBackend {
+        let file = LogBackend::new(|path| {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let backend = redb::backends::FileBackend::new(file).map_err(std::io::Error::other)?;
+            Ok(Box::new(backend))
+        });
+        LogBackend { is_file: true, ..file }
+    }
+}
+
+impl fmt::Debug for LogBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogBackend")
+    }
+}
+
+/// Whose log it is; written once, before anything else.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) cluster: u128,
+    pub(crate) member: u64,
+    pub(crate) home: u128,
+}
+
+/// What a start finds.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) stamp: Option<Stamp>,
+    pub(crate) vote: Option<Vote>,
+    pub(crate) purged: Option<LogId>,
+    pub(crate) committed: Option<LogId>,
+    /// With the size of each record.
+    pub(crate) entries: Vec<(Entry, usize)>,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    path: PathBuf,
+    database: Database,
+}
+
+/// What one transaction does, in order.
+#[derive(Debug)]
+pub(crate) enum Change<'a> {
+    Put(u64, &'a [u8]),
+    Meta(&'static str, &'a [u8]),
+    Remove(RangeInclusive<u64>),
+}
+
+/// Wraps an entry for its index.
+pub(crate) fn seal_entry(entry: &Entry) -> Vec<u8> {
+    record::seal(&entry.log_id.index.to_le_bytes(), entry)
+}
+
+/// Wraps a value for its key in the meta table.
+pub(crate) fn seal_meta<T: Serialize>(key: &'static str, value: &T) -> Vec<u8> {
+    record::seal(key.as_bytes(), value)
+}
+
+impl Disk {
+    /// Opens the log and reads all of it, checking every record.
+    pub(crate) fn open(path: &Path, backend: &LogBackend) -> Result<(Disk, Loaded), StartError> {
+        let backend = Boxed((backend.open)(path).map_err(|e| StartError::io(path.display(), e))?);
+        // redb asserts some of its invariants; on a damaged file an assertion is an answer too.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let mut database = Database::builder().create_with_backend(backend).map_err(|e| e.to_string())?;
+            // A page that was damaged while the file lay closed would otherwise only be noticed
+            // when it is read, and a page of the index perhaps never.
+            match database.check_integrity() {
+                Ok(true) => Ok(database),
+                Ok(false) => Err("some of its pages are damaged".to_owned()),
+                Err(e) => Err(e.to_string()),
+            }
+        }));
+        let database = opened
+            .unwrap_or_else(|_| Err("the database is damaged beyond opening".to_owned()))
+            .map_err(|what| StartError::damaged(path, what))?;
+        let disk = Disk { path: path.to_owned(), database };
+        let loaded = catch_unwind(AssertUnwindSafe(|| disk.load()))
+            .unwrap_or_else(|_| Err("a page of the database is damaged".to_owned()))
+            .map_err(|what| StartError::damaged(path, what))?;
+        Ok((disk, loaded))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Says whose log this is, durably, the directory entry included.
+    pub(crate) fn stamp(&self, stamp: &Stamp) -> Result<(), StartError> {
+        let record = seal_meta(STAMP, stamp);
+        self.write([Change::Meta(STAMP, &record)]).map_err(|what| StartError::damaged(&self.path, what))?;
+        match self.path.parent().filter(|_| self.path.exists()) {
+            Some(dir) => sync_dir(dir),
+            None => Ok(()),
+        }
+    }
+
+    /// One durable transaction. After an error nothing may be acknowledged any more.
+    pub(crate) fn write<'a>(&self, changes: impl IntoIterator<Item = Change<'a>>) -> Result<(), String> {
+        self.try_write(changes).map_err(|e| e.to_string())
+    }
+
+    fn try_write<'a>(&self, changes: impl IntoIterator<Item = Change<'a>>) -> Result<(), redb::Error> {
+        let mut txn = self.database.begin_write()?;
+        txn.set_durability(Durability::Immediate)?;
+        // Recovery then never has to guess which of two commits was the last one.
+        txn.set_two_phase_commit(true);
+        {
+            let mut log = txn.open_table(LOG)?;
+            let mut meta = txn.open_table(META)?;
+            for change in changes {
+                match change {
+                    Change::Put(index, record) => {
+                        log.insert(index, record)?;
+                    }
+                    Change::Meta(key, record) => {
+                        meta.insert(key, record)?;
+                    }
+                    Change::Remove(range) => log.retain_in(range, |_, _| false)?,
+                }
+            }
+        }
+        txn.commit()?;
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Loaded, String> {
+        let txn = self.database.begin_read().map_err(|e| e.to_string())?;
+        let mut loaded = Loaded::default();
+        let meta = match txn.open_table(META) {
+            Ok(meta) => meta,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(loaded),
+            Err(e) => return Err(e.to_string()),
+        };
+        loaded.stamp = read_meta(&meta, STAMP)?;
+        loaded.vote = read_meta(&meta, VOTE)?;
+        loaded.purged = read_meta(&meta, PURGED)?;
+        loaded.committed = read_meta(&meta, COMMITTED)?.flatten();
+        let log = txn.open_table(LOG).map_err(|e| e.to_string())?;
+        let mut expected = loaded.purged.as_ref().map_or(0, |id: &LogId| id.index + 1);
+        for item in log.iter().map_err(|e| e.to_string())? {
+            let (index, bytes) = item.map_err(|e| e.to_string())?;
+            let (index, bytes) = (index.value(), bytes.value());
+            if index != expected {
+                return Err(format!("entry {expected} is missing, the next one found is {index}"));
+            }
+            let entry = record::unseal::<Entry>(&index.to_le_bytes(), bytes)
+                .map_err(|e| format!("entry {index} is unreadable: {e}"))?;
+            loaded.entries.push((entry, bytes.len()));
+            expected += 1;
+        }
+        // The first entry of a new cluster is written before anybody votes.
+        if loaded.vote.is_none() && expected > 1 {
+            return Err("it has entries but no vote".to_owned());
+        }
+        Ok(loaded)
+    }
+}
+
+fn read_meta<T: serde::de::DeserializeOwned>(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &'static str,
+) -> Result<Option<T>, String> {
+    let Some(record) = meta.get(key).map_err(|e| e.to_string())? else { return Ok(None) };
+    record::unseal(key.as_bytes(), record.value()).map(Some).map_err(|e| format!("the {key} is unreadable: {e}"))
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StartError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StartError::io(dir.display(), e))
+}
+
+/// redb takes its backend by value.
+#[derive(Debug)]
+struct Boxed(Box<dyn StorageBackend>);
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.0.write(offset, data)
+    }
+    fn close(&self) -> Result<(), std::io::Error> {
+        self.0.close()
+    }
+}
