@@ -82,6 +82,8 @@ pub struct Told {
     pub session: SessionId,
     /// When it was last said, on the listener's clock.
     pub heard: Moment,
+    /// Since when the same stage was said under the same token, on the listener's clock.
+    pub since: Moment,
 }
 
 /// The latest word about every flow. Only what was heard; deciding is left to
@@ -116,8 +118,9 @@ impl News {
         }
         let same = known
             .is_some_and(|k| (k.news.token, k.news.stage, &k.news.reason) == (news.token, news.stage, &news.reason));
+        let since = known.filter(|k| (k.news.token, k.news.stage) == (news.token, news.stage)).map_or(now, |k| k.since);
         let id = news.flow.clone();
-        self.flows.insert(id.clone(), Told { news, node: node.clone(), session, heard: now });
+        self.flows.insert(id.clone(), Told { news, node: node.clone(), session, heard: now, since });
         (!same).then_some(id)
     }
 
@@ -193,6 +196,17 @@ mod tests {
         news.hear(Moment(0), push("n2", 1, 1, false, vec![flow("c", 1, Stage::Running)]));
         news.hear(Moment(1), push("n1", 1, 2, true, vec![flow("b", 1, Stage::Running)]));
         assert_eq!([stage(&news, "a"), stage(&news, "b"), stage(&news, "c")].map(|s| s.is_some()), [false, true, true]);
+    }
+
+    #[test]
+    fn a_stage_is_known_since_it_was_first_said() {
+        let mut news = News::default();
+        let since = |news: &News| news.flow(&FlowId::new("a").unwrap()).unwrap().since;
+        news.hear(Moment(1), push("n1", 1, 1, false, vec![flow("a", 1, Stage::Running)]));
+        news.hear(Moment(9), push("n1", 1, 2, false, vec![flow("a", 1, Stage::Running)]));
+        assert_eq!(since(&news), Moment(1));
+        news.hear(Moment(10), push("n1", 1, 3, false, vec![flow("a", 1, Stage::Waiting)]));
+        assert_eq!(since(&news), Moment(10));
     }
 
     #[test]
