@@ -1,7 +1,7 @@
 //! From a picture to writes: what each flow needs now, by its situation and the planner's word.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -42,10 +42,11 @@ pub(super) fn decide(scene: &Scene<'_>) -> Vec<Write> {
     let plan = plan(&view, &scene.settings.policy);
     let moves: HashMap<&FlowId, &Move> = plan.moves.iter().map(|m| (&m.flow, m)).collect();
 
-    let mut desk = Desk { scene, lineage: cluster.value.lineage, closers: HashMap::new() };
-    let mut writes: Vec<Write> =
-        cases.iter().filter_map(|case| desk.write(case, moves.get(case.records.id).copied())).collect();
-    writes.extend(leaves(scene, &plan.moves, &by_flow));
+    let mut writes = leaves(scene, &plan.moves, &by_flow);
+    let leaving: BTreeSet<FlowId> = writes.iter().map(|write| write.flow.clone()).collect();
+    let mut desk = Desk { scene, lineage: cluster.value.lineage, mute: mute(&cases), closers: HashMap::new() };
+    let rest = cases.iter().filter(|case| !leaving.contains(case.records.id));
+    writes.extend(rest.filter_map(|case| desk.write(case, moves.get(case.records.id).copied())));
     writes.sort_by_key(|write| write.deed);
     writes
 }
@@ -88,9 +89,17 @@ impl Case<'_> {
     }
 }
 
+/// The nodes that keep us waiting for any flow.
+fn mute<'a>(cases: &[Case<'a>]) -> BTreeSet<&'a NodeName> {
+    let overdue = cases.iter().filter(|case| case.overdue);
+    overdue.filter_map(|case| case.records.assignment.map(|a| &a.value.node)).collect()
+}
+
 struct Desk<'a> {
     scene: &'a Scene<'a>,
     lineage: u64,
+    /// The nodes that do not answer.
+    mute: BTreeSet<&'a NodeName>,
     /// How many fences each node was asked to raise in this round.
     closers: HashMap<&'a NodeName, usize>,
 }
@@ -140,22 +149,22 @@ impl<'a> Desk<'a> {
     }
 
     fn close(&mut self, records: &Records<'_>, after: Option<(NodeName, SessionId)>) -> Option<Write> {
-        // A node that does not answer is not asked again; one whose earlier life has ended may be.
-        let mute = records.assignment.filter(|_| after.is_none()).map(|a| a.value.node.clone());
-        let to = self.closer(records, mute.as_ref())?;
+        // The node that did not do it is not asked again; one whose earlier life has ended may be.
+        let not = records.assignment.filter(|_| after.is_none()).map(|a| a.value.node.clone());
+        let to = self.closer(records, not.as_ref())?;
         Some(self.hand(records, Deed::Close, to, Purpose::Close, Why::Close, after))
     }
 
-    /// The node that had best raise a flow's fence: one that the flow could run on, so that it
-    /// reaches the sink, that stays, and that was asked least.
-    fn closer(&mut self, records: &Records<'_>, mute: Option<&NodeName>) -> Option<(NodeName, SessionId)> {
+    /// The node that had best raise a flow's fence: one that answers, that the flow could run on, so
+    /// that it reaches the sink, that stays, and that was asked least.
+    fn closer(&mut self, records: &Records<'_>, not: Option<&NodeName>) -> Option<(NodeName, SessionId)> {
         let picture: &'a Picture = self.scene.picture;
         let require = &records.flow.value.document.placement.require;
         let fits = |labels: &BTreeMap<String, String>| require.iter().all(|(k, v)| labels.get(k) == Some(v));
-        let nodes = picture.nodes.iter().filter(|(name, node)| node.value.runs_flows && Some(*name) != mute);
+        let nodes = picture.nodes.iter().filter(|(name, node)| node.value.runs_flows && Some(*name) != not);
         let (name, node) = nodes.min_by_key(|(name, node)| {
             let asked = self.closers.get(name).copied().unwrap_or(0);
-            (!fits(&node.value.labels), node.value.leaving, asked, *name)
+            (self.mute.contains(name), !fits(&node.value.labels), node.value.leaving, asked, *name)
         })?;
         *self.closers.entry(name).or_insert(0) += 1;
         Some((name.clone(), SessionId(node.created.0)))

@@ -1,6 +1,6 @@
 //! Which node runs what, and why.
 //!
-//! [`plan`] is pure, total and deterministic: a [`View`] and a [`Policy`] in, a [`Plan`] out, the
+//! [`plan()`] is pure, total and deterministic: a [`View`] and a [`Policy`] in, a [`Plan`] out, the
 //! same on any machine. It cannot fail; what finds no home is part of the answer, with its reason.
 //!
 //! The goals, in their order:

@@ -10,7 +10,7 @@ use super::{
     board::Board,
     explain::NoPlace,
     policy::Policy,
-    view::{Place, RoomState, View},
+    view::{Place, RoomState, Seat, View},
 };
 use crate::{
     id::{FlowId, NodeName, SessionId},
@@ -292,10 +292,10 @@ impl<'v> Desk<'v> {
         if board.crowded(crowd, *from) < 2 {
             return None;
         }
-        let seat = seats
-            .iter()
-            .copied()
-            .max_by_key(|seat| (!self.has_home(*seat), self.view.seats[*seat as usize].weight, Reverse(*seat)))?;
+        let seat = seats.iter().copied().max_by_key(|seat| {
+            let Seat { weight, epoch, .. } = &self.view.seats[*seat as usize];
+            (!self.has_home(*seat), *weight, Reverse(*epoch), Reverse(*seat))
+        })?;
         let best = self.board.best(seat)?;
         (best.crowd + 2 <= self.board.crowded(crowd, *from)).then_some((seat, *from, best.room))
     }
@@ -364,7 +364,7 @@ impl<'v> Desk<'v> {
     fn fitting(&self, shelf: &[Spine], from: u32, to: u32, most: u64) -> Option<usize> {
         let end = shelf.partition_point(|(weight, ..)| *weight <= most);
         (0..end).rev().find(|place| {
-            let (_, _, Reverse(seat)) = shelf[*place];
+            let (.., Reverse(seat)) = shelf[*place];
             let keeps_spread = self
                 .board
                 .crowd_of(seat)
@@ -422,8 +422,9 @@ impl<'v> Desk<'v> {
     }
 }
 
-/// A flow on a shelf: its weight, whether moving it costs nothing (it has no home yet), and which.
-type Spine = (u64, bool, Reverse<u32>);
+/// A flow on a shelf: its weight, whether moving it costs nothing (it has no home yet), how often
+/// it has moved, and which.
+type Spine = (u64, bool, Reverse<u64>, Reverse<u32>);
 
 /// The flows that a room may let go of, by class and weight. Sorted only when the room first gives.
 struct Shelves {
@@ -469,12 +470,13 @@ impl Shelves {
 
     fn take(&mut self, room: u32, class: u32, place: usize) -> u32 {
         let shelf = self.sorted.entry(room).or_default().entry(class).or_default();
-        shelf.remove(place).2.0
+        shelf.remove(place).3.0
     }
 }
 
 fn spine(desk: &Desk<'_>, seat: u32) -> Spine {
-    (desk.board.seat(seat).weight, !desk.has_home(seat), Reverse(seat))
+    let Seat { weight, epoch, .. } = desk.board.seat(seat);
+    (*weight, !desk.has_home(seat), Reverse(*epoch), Reverse(seat))
 }
 
 /// One line a human can read; the log and the transcripts print this.

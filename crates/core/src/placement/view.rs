@@ -67,6 +67,9 @@ pub struct Seat {
     pub spread: Option<u32>,
     /// The node a person asked for, as long as that has not been carried out.
     pub wish: Option<u32>,
+    /// How often it has changed hands (its epoch): where it makes no other difference, those that
+    /// moved least move first.
+    pub epoch: u64,
     /// Where it is.
     pub place: Place,
 }
@@ -207,6 +210,7 @@ impl<'p> Builder<'p> {
             require: self.require(&placement.require),
             spread: self.spread(flow),
             wish,
+            epoch: records.assignment.map_or(0, |a| a.value.token.epoch),
             place,
         };
         self.view.seats.push(seat);

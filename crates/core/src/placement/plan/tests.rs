@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::placement::view::{Labels, Room, Seat};
+use crate::placement::view::{Labels, Room};
 
 // --- small worlds -----------------------------------------------------------------------------
 
@@ -17,7 +17,7 @@ fn room(number: usize) -> Room {
 
 fn seat(number: usize, place: Place) -> Seat {
     let id = FlowId::new(&format!("f{number:06}")).unwrap();
-    Seat { id, weight: 1, require: 0, spread: None, wish: None, place }
+    Seat { id, weight: 1, require: 0, spread: None, wish: None, epoch: 0, place }
 }
 
 fn on(room: u32) -> Place {
