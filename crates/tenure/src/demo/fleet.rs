@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     client::{Api, Cluster, Node},
     ports::Ports,
-    process::{NodePlan, NodeProcess},
+    process::{NodePlan, NodeProcess, raise_file_limit},
 };
 
 /// Nodes `n1`, `n2` and so on, each with a data directory and a log below one directory. All are
@@ -36,6 +36,7 @@ struct Member {
 impl Fleet {
     /// No nodes yet, in an existing directory.
     pub fn new(program: &Path, dir: &Path) -> io::Result<Fleet> {
+        raise_file_limit();
         Ok(Fleet { program: program.into(), dir: dir.into(), ports: Ports::new()?, members: Vec::new() })
     }
 

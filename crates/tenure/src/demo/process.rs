@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, kill_process, set_parent_process_death_signal, setrlimit,
+};
 use tokio::time::{Instant, sleep};
 
 /// How a node process is started, each time again.
@@ -141,6 +143,14 @@ impl Drop for NodeProcess {
         // SIGKILL ends a frozen process, too. There is nobody left to tell about an error.
         let _gone = self.kill();
     }
+}
+
+/// Lets this process, and the nodes that it starts from now on, open as many files as the system
+/// allows: thousands of feeds are thousands of sockets, and the usual soft limit is 1,024.
+pub fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where it is not allowed, the limit stays, and whoever reaches it says so.
+    let _best_effort = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// The other side of [`NodePlan::start`]: ties this process's life to its parent's, then becomes
