@@ -7,3 +7,5 @@ pub mod demo;
 pub mod documents;
 pub mod events;
 pub mod news;
+pub mod catalog;
+pub mod runtime;

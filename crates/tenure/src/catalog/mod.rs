@@ -1,0 +1,47 @@
+//! The only writer of records: each kind's key and bytes, and the transactions that Tenure makes of
+//! them. Nothing here decides; guards are taken from what a machine has seen.
+//!
+//! | key | record | written by |
+//! | --- | --- | --- |
+//! | `flow/ID` | [`Flow`] | people, through the API; the coordinator forgets it |
+//! | `node/NAME` | [`Node`], tied to the node's lease | the node |
+//! | `cordon/NAME` | [`Cordon`] | people |
+//! | `office` | the coordinator's name, tied to its lease | whoever wins it |
+//! | `assign/ID` | [`Assignment`] | the coordinator; the holder hands over and lets go |
+//! | `inbox/NAME/ID` | [`Order`] | in the same commit as the assignment |
+//! | `verdict/ID` | [`Verdict`] | the holder, or the coordinator where nobody holds |
+//! | `cluster` | [`Cluster`] | once, at bootstrap |
+
+mod bytes;
+pub mod keys;
+pub mod handover;
+pub mod plans;
+pub mod people;
+pub mod sessions;
+pub mod watching;
+
+pub use bytes::{Undecodable, decode, encode};
+pub use keys::Kind;
+
+use tenure_core::id;
+use tenure_store::{Revision, Txn};
+
+/// The machines' revision and the store's are the same number.
+pub fn store_revision(revision: id::Revision) -> Revision {
+    Revision(revision.0)
+}
+
+/// The machines' revision and the store's are the same number.
+pub fn core_revision(revision: Revision) -> id::Revision {
+    id::Revision(revision.0)
+}
+
+/// Adds everything of `more` to `all`; a guard that both carry is judged once.
+pub fn join(all: &mut Txn, more: &Txn) {
+    for guard in &more.guards {
+        if !all.guards.contains(guard) {
+            all.guards.push(guard.clone());
+        }
+    }
+    all.ops.extend(more.ops.iter().cloned());
+}

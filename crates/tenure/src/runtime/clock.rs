@@ -1,0 +1,29 @@
+//! The one place that reads a clock.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rustix::time::{ClockId, clock_gettime};
+use tenure_connect::world::World;
+use tenure_core::moment::Moment;
+
+/// The machine's boot-time clock: it runs through suspension, which `Instant` does not, so that a
+/// node that slept does not believe in its session.
+pub fn now() -> Moment {
+    let time = clock_gettime(ClockId::Boottime);
+    Moment(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000)
+}
+
+/// Time as production has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealWorld;
+
+impl World for RealWorld {
+    fn now(&self) -> Moment {
+        now()
+    }
+
+    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(span))
+    }
+}

@@ -1,0 +1,205 @@
+//! The shell around the coordinator machine: one per server, and the store lets one of them win.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tenure_core::{
+    coordinator::{Coordinator, Effect, Input, Post, Settings},
+    id::NodeName,
+    mirror::News,
+    picture::Fact,
+    placement::{Policy, preview},
+    session::Standing,
+};
+use tenure_store::{Committed, Store, Txn};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tracing::{debug, info};
+
+use super::{clock, node::NodeHandle, sight::View};
+use crate::catalog::plans;
+
+/// A commit without an answer for this long is unknown.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
+/// Time is looked at this often at the most, and this often at the least.
+const TICK_MIN: Duration = Duration::from_millis(5);
+const TICK_MAX: Duration = Duration::from_millis(250);
+/// How often what cannot be placed is said anew.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// A running coordinator (in office or not), from outside.
+#[derive(Clone)]
+pub struct CoordinatorHandle {
+    inputs: mpsc::UnboundedSender<Input>,
+    post: watch::Receiver<Post>,
+}
+
+impl CoordinatorHandle {
+    /// Gives the office up for good, if it is ours; returns when that is written or after a while.
+    pub async fn resign(&self) {
+        drop(self.inputs.send(Input::Resign));
+        let mut post = self.post.clone();
+        drop(timeout(COMMIT_PATIENCE, post.wait_for(|post| *post == Post::Retired)).await);
+    }
+
+    /// What it is now.
+    pub fn post(&self) -> Post {
+        *self.post.borrow()
+    }
+}
+
+/// Starts it on the current runtime. `told` is what the view's watch says.
+pub fn start(
+    me: NodeName,
+    settings: Settings,
+    store: Arc<dyn Store>,
+    node: NodeHandle,
+    view: View,
+    told: mpsc::UnboundedReceiver<Vec<News<Fact>>>,
+) -> CoordinatorHandle {
+    let (inputs, inputs_in) = mpsc::unbounded_channel();
+    let (post_out, post) = watch::channel(Post::Standby);
+    let shell = Shell {
+        policy: settings.policy.clone(),
+        machine: Coordinator::new(me.clone(), settings),
+        me,
+        store,
+        node,
+        view,
+        answers: inputs.clone(),
+        post: post_out,
+        said: tenure_core::moment::Moment(0),
+    };
+    tokio::spawn(shell.run(inputs_in, told));
+    CoordinatorHandle { inputs, post }
+}
+
+struct Shell {
+    machine: Coordinator,
+    policy: Policy,
+    me: NodeName,
+    store: Arc<dyn Store>,
+    node: NodeHandle,
+    view: View,
+    answers: mpsc::UnboundedSender<Input>,
+    post: watch::Sender<Post>,
+    said: tenure_core::moment::Moment,
+}
+
+impl Shell {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::UnboundedReceiver<Input>,
+        mut told: mpsc::UnboundedReceiver<Vec<News<Fact>>>,
+    ) {
+        let mut status = self.node.status();
+        loop {
+            let wake = self.machine.wake_at().map_or(TICK_MAX, |at| at.since(clock::now())).clamp(TICK_MIN, TICK_MAX);
+            let input = tokio::select! {
+                biased;
+                changed = status.changed() => match changed {
+                    Ok(()) => None,
+                    Err(_) => return, // The node has ended, and this process with it.
+                },
+                Some(input) = inputs.recv() => Some(input),
+                Some(batch) = told.recv() => {
+                    for news in batch {
+                        self.step(Input::News(news));
+                    }
+                    None
+                }
+                () = tokio::time::sleep(wake) => None,
+            };
+            let now = *status.borrow_and_update();
+            let session = now.session.filter(|_| now.standing == Standing::Live);
+            self.step(Input::Session(session));
+            if let Some(input) = input {
+                self.step(input);
+            }
+            self.show();
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        for effect in self.machine.step(clock::now(), input) {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&self, effect: Effect) {
+        match &effect {
+            Effect::Commit { writes, .. } => writes.iter().for_each(|write| debug!(%write, "coordinator")),
+            Effect::Campaign(_) | Effect::Resign(_) => debug!(%effect, "coordinator"),
+        }
+        match effect {
+            Effect::Campaign(session) => {
+                if let Some(lease) = self.node.lease() {
+                    self.commit(vec![plans::campaign(&self.me, session, lease)], |_| None);
+                }
+            }
+            Effect::Resign(office) => {
+                let post = self.post.clone();
+                self.commit(vec![plans::resign(&office)], move |_| {
+                    post.send_replace(Post::Retired);
+                    None
+                });
+            }
+            Effect::Commit { batch, office, writes } => {
+                self.commit(plans::commits(&office, &writes), move |committed| {
+                    Some(Input::Answer(batch, plans::answer(committed)))
+                });
+            }
+        }
+    }
+
+    /// Makes these commits in order, as long as each of them happens; the last answer counts.
+    fn commit(&self, txns: Vec<Txn>, then: impl FnOnce(Committed) -> Option<Input> + Send + 'static) {
+        let (store, answers) = (Arc::clone(&self.store), self.answers.clone());
+        tokio::spawn(async move {
+            let mut last = Committed::Unknown("there was nothing to commit".to_owned());
+            for txn in txns {
+                last = match timeout(COMMIT_PATIENCE, store.commit(txn)).await {
+                    Ok(committed) => committed,
+                    Err(_) => Committed::Unknown("no answer in time".to_owned()),
+                };
+                if !matches!(last, Committed::Done(_)) {
+                    debug!(committed = %last, "a coordinator's commit");
+                    break;
+                }
+            }
+            if let Some(input) = then(last) {
+                drop(answers.send(input));
+            }
+        });
+    }
+
+    fn show(&mut self) {
+        let post = self.machine.post();
+        let was = *self.post.borrow();
+        // A retirement with an office to give up shows when that is written.
+        let resigning = post == Post::Retired && matches!(was, Post::Active | Post::CatchingUp);
+        if post != was && was != Post::Retired && !resigning {
+            info!(%post, "coordinator");
+            self.post.send_replace(post);
+        }
+        let now = clock::now();
+        if now >= self.said.after(SAY_EVERY) {
+            self.said = now;
+            self.say_what_has_no_place();
+        }
+    }
+
+    /// Every server can say why a flow has no place: the planner is a pure function of the picture.
+    fn say_what_has_no_place(&self) {
+        let Some(picture) = self.machine.picture() else { return };
+        let waits = picture.flows.keys().any(|id| picture.assignments.get(id).is_none_or(|a| !a.value.is_out()));
+        let unplaced = if waits {
+            let plan = preview(picture, &self.policy);
+            plan.unplaced.into_iter().filter(|u| u.stays.is_none()).map(|u| (u.flow, u.why.reason())).collect()
+        } else {
+            BTreeMap::new()
+        };
+        self.view.set_unplaced(unplaced);
+    }
+}

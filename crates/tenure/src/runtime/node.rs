@@ -1,0 +1,391 @@
+//! The shell around the node machine: performs its effects and tells it what came of them.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tenure_core::{
+    flow::{Reason, Spec, supervisor::Code},
+    grant::{Grant, Validity},
+    id::{FlowId, NodeName, SessionId},
+    node::{Closed, Effect, Input, Look, NodeMachine, Setup},
+    record::{Node, Order},
+    session::{Standing, Timing},
+    token::Token,
+};
+use tenure_store::{Committed, LeaseId, Renewal, Store};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    clock, inbox,
+    outbox::{self, Letter},
+    pipelines::Pipelines,
+    reporter::Reporter,
+};
+use crate::catalog::{handover, sessions};
+use tenure_connect::sink::ClaimError;
+
+/// Time is looked at this often; faster while flows wait for their turn to start.
+const TICK: Duration = Duration::from_millis(50);
+const TICK_STARTING: Duration = Duration::from_millis(10);
+/// How many inputs are taken in one go.
+const INPUTS_AT_ONCE: usize = 1024;
+/// Looking at the fences takes this long at most; silence is an answer, too.
+const LOOK_PATIENCE: Duration = Duration::from_millis(900);
+/// Raising a fence without an answer for this long has failed (it is tried again).
+const FENCE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a node shows of itself, as it changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Its session, while it has one.
+    pub session: Option<SessionId>,
+    /// May it act?
+    pub standing: Standing,
+    /// True once it has handed everything over and ended its session.
+    pub left: bool,
+}
+
+/// What a node is made of.
+pub struct NodeParts {
+    /// Its name.
+    pub name: NodeName,
+    /// What it says of itself in the store.
+    pub record: Node,
+    /// The session protocol's numbers.
+    pub timing: Timing,
+    /// The machine's setup.
+    pub setup: Setup,
+    /// The coordination store.
+    pub store: Arc<dyn Store>,
+    /// Where pipelines run.
+    pub pipelines: Pipelines,
+    /// What the machine's answers arrive by; the sending half is in `pipelines` already.
+    pub inputs: mpsc::UnboundedReceiver<Input>,
+    /// The sending half.
+    pub to_node: mpsc::UnboundedSender<Input>,
+    /// Where news goes.
+    pub reporter: Reporter,
+}
+
+/// A running node, from outside.
+#[derive(Clone)]
+pub struct NodeHandle {
+    to_node: mpsc::UnboundedSender<Input>,
+    status: watch::Receiver<Status>,
+    lease: watch::Receiver<Option<LeaseId>>,
+}
+
+impl NodeHandle {
+    /// The lease of its current (or last) session.
+    pub fn lease(&self) -> Option<LeaseId> {
+        *self.lease.borrow()
+    }
+
+    /// Asks it to hand everything over and end. `alone` if no other node could take a flow.
+    pub fn leave(&self, alone: bool) {
+        // A node that has ended needs no telling.
+        drop(self.to_node.send(Input::Leave { alone }));
+    }
+
+    /// Its status, as it changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+}
+
+/// Starts the node on the current runtime.
+pub fn start(parts: NodeParts) -> NodeHandle {
+    let (status_out, status) = watch::channel(Status { session: None, standing: Standing::Lost, left: false });
+    let (letters, letters_in) = mpsc::unbounded_channel();
+    let answers = parts.to_node.clone();
+    tokio::spawn(outbox::run(Arc::clone(&parts.store), letters_in, move |flow, revision, answer| {
+        drop(answers.send(Input::Committed(flow, revision, answer)));
+    }));
+    let inbox = inbox::start(Arc::clone(&parts.store), &parts.name, parts.to_node.clone());
+    let handle = NodeHandle { to_node: parts.to_node.clone(), status, lease: inbox.lease.subscribe() };
+    let shell = Shell {
+        machine: NodeMachine::new(parts.setup),
+        name: parts.name,
+        record: parts.record,
+        timing: parts.timing,
+        store: parts.store,
+        pipelines: parts.pipelines,
+        to_node: parts.to_node,
+        letters,
+        inbox,
+        reporter: parts.reporter,
+        validity: Validity::default(),
+        lease: None,
+        told: BTreeSet::new(),
+        status: status_out,
+    };
+    tokio::spawn(shell.run(parts.inputs));
+    handle
+}
+
+struct Shell {
+    machine: NodeMachine,
+    name: NodeName,
+    record: Node,
+    timing: Timing,
+    store: Arc<dyn Store>,
+    pipelines: Pipelines,
+    to_node: mpsc::UnboundedSender<Input>,
+    letters: mpsc::UnboundedSender<Letter>,
+    inbox: inbox::Handle,
+    reporter: Reporter,
+    validity: Validity,
+    lease: Option<LeaseId>,
+    told: BTreeSet<FlowId>,
+    status: watch::Sender<Status>,
+}
+
+impl Shell {
+    async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
+        let mut batch = Vec::new();
+        loop {
+            let tick = if self.machine.is_starting() { TICK_STARTING } else { TICK };
+            // Either inputs came or time passed; both are the same to what follows.
+            drop(timeout(tick, inputs.recv_many(&mut batch, INPUTS_AT_ONCE)).await);
+            for input in batch.drain(..) {
+                self.step(input);
+            }
+            self.step(Input::Tick);
+            self.reporter.look(clock::now(), &self.machine, &self.pipelines, std::mem::take(&mut self.told));
+            self.show();
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        if let Input::SessionOpened { .. } = &input {
+            self.validity = Validity::default();
+        }
+        for effect in self.machine.step(clock::now(), input) {
+            if !matches!(effect, Effect::News(_) | Effect::Validity(_) | Effect::Renew(_)) {
+                debug!(%effect, "node");
+            }
+            self.perform(effect);
+        }
+    }
+
+    fn show(&self) {
+        let now = Status {
+            session: self.machine.session(),
+            standing: self.machine.standing(),
+            left: *self.inbox.ended.borrow() && self.machine.has_left(),
+        };
+        self.status.send_if_modified(|status| {
+            let changed = *status != now;
+            if changed && status.standing != now.standing && !now.left {
+                info!(standing = %now.standing, session = ?now.session.map(|s| s.0), "session");
+            }
+            *status = now;
+            changed
+        });
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::OpenSession => self.open_session(),
+            Effect::Renew(_) => self.renew(),
+            Effect::ReopenInbox => {
+                warn!("the inbox's watch is behind what the store has committed; opening it again");
+                self.inbox.reopen();
+            }
+            Effect::Validity(until) => self.validity.set(until),
+            Effect::Start(flow, token, order) => self.start_flow(flow, token, &order),
+            Effect::Halt { flow, token, flush, by } => self.pipelines.halt(flow, token, flush, by),
+            Effect::CloseFence(flow, token, order) => self.close_fence(flow, token, &order),
+            Effect::HandOver(flow, order, revision) => match handover::hand_over(&flow, &order, revision) {
+                Some(txn) => self.post(Letter { flow, revision, txn, target: handover::target_key(&order) }),
+                None => {
+                    self.post(Letter { txn: handover::release(&flow, &order, revision), flow, revision, target: None })
+                }
+            },
+            Effect::Release(flow, order, revision) => {
+                self.post(Letter { txn: handover::release(&flow, &order, revision), flow, revision, target: None });
+            }
+            Effect::Conclude { flow, outcome, token, order, revision } => {
+                let txn = handover::conclude(&flow, &order, revision, outcome, token);
+                self.post(Letter { flow, revision, txn, target: None });
+            }
+            Effect::Look(flows) => self.look(flows),
+            Effect::MarkLeaving(session) => self.mark_leaving(session),
+            Effect::CloseSession(session) => self.close_session(session),
+            Effect::News(flow) => {
+                self.told.insert(flow);
+            }
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        // The loop that reads it ends with the process only.
+        drop(self.to_node.send(input));
+    }
+
+    fn post(&self, letter: Letter) {
+        drop(self.letters.send(letter));
+    }
+
+    // --- the session ---------------------------------------------------------------------------
+
+    fn open_session(&mut self) {
+        let (store, name, record, ttl) =
+            (Arc::clone(&self.store), self.name.clone(), self.record.clone(), self.timing.ttl);
+        let (to_node, patience) = (self.to_node.clone(), self.timing.ttl);
+        let lease_slot = self.inbox.lease.clone();
+        tokio::spawn(async move {
+            let sent = clock::now();
+            let opened = timeout(patience, sessions::open(&*store, &name, &record, ttl)).await;
+            let input = match opened {
+                Ok(sessions::Opened::Open { session, lease }) => {
+                    lease_slot.send_replace(Some(lease));
+                    Input::SessionOpened { session, sent }
+                }
+                Ok(sessions::Opened::InUse { by }) => {
+                    error!(
+                        node = %name, api = %by.api,
+                        "another process holds this node's name; this one waits until that session has ended. \
+                         If both are meant to run, give one another --name"
+                    );
+                    Input::SessionFailed
+                }
+                Ok(sessions::Opened::Unavailable(why)) => {
+                    debug!(why, "no session yet");
+                    Input::SessionFailed
+                }
+                Err(_) => Input::SessionFailed,
+            };
+            drop(to_node.send(input));
+        });
+    }
+
+    fn renew(&mut self) {
+        self.lease = *self.inbox.lease.borrow();
+        let Some(lease) = self.lease else { return self.tell(Input::RenewFailed) };
+        let (store, to_node, patience) = (Arc::clone(&self.store), self.to_node.clone(), self.timing.rpc_timeout);
+        tokio::spawn(async move {
+            let sent = clock::now();
+            let input = match timeout(patience, store.keep_alive(lease)).await {
+                Ok(Ok(Renewal::Alive { committed })) => {
+                    Input::Renewed { sent, committed: tenure_core::id::Revision(committed.0) }
+                }
+                Ok(Ok(Renewal::Gone)) => {
+                    warn!(
+                        "the store says that this node's session has ended; its flows stop and a new session is opened"
+                    );
+                    Input::SessionGone
+                }
+                Ok(Err(_)) | Err(_) => Input::RenewFailed,
+            };
+            drop(to_node.send(input));
+        });
+    }
+
+    fn mark_leaving(&self, session: SessionId) {
+        let (store, name, record) = (Arc::clone(&self.store), self.name.clone(), self.record.clone());
+        let Some(lease) = *self.inbox.lease.borrow() else { return };
+        let status = self.status.subscribe();
+        tokio::spawn(async move {
+            while status.borrow().session == Some(session) {
+                let marked =
+                    timeout(Duration::from_secs(3), sessions::mark_leaving(&*store, &name, session, &record, lease))
+                        .await;
+                if let Ok(Committed::Done(_) | Committed::Refused(_)) = marked {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+    }
+
+    fn close_session(&self, session: Option<SessionId>) {
+        let (store, ended) = (Arc::clone(&self.store), self.inbox.ended.clone());
+        let lease = session.and(*self.inbox.lease.borrow());
+        tokio::spawn(async move {
+            if let Some(lease) = lease {
+                match timeout(Duration::from_secs(2), store.revoke(lease)).await {
+                    Ok(Committed::Done(_) | Committed::Refused(_)) => (),
+                    Ok(Committed::Unavailable(_) | Committed::Unknown(_)) | Err(_) => {
+                        warn!(
+                            "the store could not be told that this node's session has ended; it will run out by itself"
+                        );
+                    }
+                }
+            }
+            ended.send_replace(true);
+        });
+    }
+
+    // --- flows ---------------------------------------------------------------------------------
+
+    fn start_flow(&self, flow: FlowId, token: Token, order: &Order) {
+        match order.flow.document.clone().check() {
+            Ok(spec) => self.pipelines.start(self.grant(flow, token, order, &spec), Arc::new(spec)),
+            Err(problems) => {
+                let detail = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                let reason =
+                    Reason::new(Code::SinkRefuses, format!("this node's version refuses the document: {detail}"));
+                self.tell(Input::Exited(flow, token, tenure_core::flow::Exit::Failed(reason)));
+            }
+        }
+    }
+
+    fn grant(&self, flow: FlowId, token: Token, order: &Order, spec: &Spec) -> Grant {
+        Grant {
+            flow,
+            token,
+            holder: self.record.holder,
+            origin: order.flow.origin,
+            on_lease_loss: spec.on_lease_loss(),
+            validity: self.validity.clone(),
+        }
+    }
+
+    fn close_fence(&self, flow: FlowId, token: Token, order: &Order) {
+        let Ok(spec) = order.flow.document.clone().check() else {
+            let reason = Reason::new(Code::SinkRefuses, "this node's version refuses the document");
+            return self.tell(Input::FenceClosed(flow, token, Closed::Failed(reason)));
+        };
+        let grant = self.grant(flow.clone(), token, order, &spec);
+        let closing = self.pipelines.connectors().close(grant, Arc::new(spec));
+        let to_node = self.to_node.clone();
+        tokio::spawn(async move {
+            let closed = match timeout(FENCE_PATIENCE, closing).await {
+                Ok(Ok(())) => Closed::Done,
+                Ok(Err(ClaimError::Higher(stored))) => Closed::Higher(stored),
+                Ok(Err(ClaimError::Failed(reason))) => Closed::Failed(reason),
+                Err(_) => Closed::Failed(Reason::new(
+                    Code::SinkUnreachable,
+                    "the sink did not answer while its fence was raised",
+                )),
+            };
+            drop(to_node.send(Input::FenceClosed(flow, token, closed)));
+        });
+    }
+
+    fn look(&self, flows: Vec<(FlowId, Arc<Order>)>) {
+        let mut asked: Vec<(FlowId, Arc<Spec>)> = Vec::new();
+        for (flow, order) in flows {
+            match order.flow.document.clone().check() {
+                Ok(spec) => asked.push((flow, Arc::new(spec))),
+                Err(_) => self.tell(Input::Looked(flow, Look::Silence)),
+            }
+        }
+        let names: Vec<FlowId> = asked.iter().map(|(flow, _)| flow.clone()).collect();
+        let (to_node, looking) = (self.to_node.clone(), self.pipelines.connectors().look(asked));
+        tokio::spawn(async move {
+            let mut seen = timeout(LOOK_PATIENCE, looking).await.unwrap_or_default();
+            for flow in names {
+                let look = match seen.remove(&flow) {
+                    Some(Ok(token)) => Look::Fence(token),
+                    Some(Err(_)) | None => Look::Silence,
+                };
+                drop(to_node.send(Input::Looked(flow, look)));
+            }
+        });
+    }
+}

@@ -1,0 +1,21 @@
+//! What the planner would do now, in the API's words.
+
+use tenure_core::{
+    id::Revision,
+    picture::Picture,
+    placement::{Policy, preview},
+};
+
+use crate::api::door::{MoveSaid, PlanSaid};
+
+/// Plans on the picture, changing nothing.
+pub fn said(picture: &Picture, revision: Revision) -> PlanSaid {
+    let plan = preview(picture, &Policy::default());
+    let moves = plan
+        .moves
+        .into_iter()
+        .map(|m| MoveSaid { flow: m.flow, from: m.from, to: Some(m.to), why: m.why.to_string() })
+        .collect();
+    let unplaced = plan.unplaced.into_iter().map(|u| (u.flow, u.why.reason())).collect();
+    PlanSaid { revision, moves, unplaced, held_back: 0 }
+}

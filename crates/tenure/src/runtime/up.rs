@@ -1,0 +1,316 @@
+//! A node's process, from its options to its end.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tenure_connect::{
+    connectors::{Connectors, Setup as ConnectSetup},
+    sink::hubs::Sinks,
+    source::exec::ExecList,
+    world::World,
+};
+use tenure_core::{
+    coordinator::Settings,
+    flow::Spec,
+    id::NodeName,
+    moment::Dice,
+    node::Setup,
+    record::{Cluster, Node},
+    token::Holder,
+};
+use tenure_store::{Committed, Guard, Store, Txn};
+use tenure_store_embedded::AppInbox;
+use tokio::{
+    net::TcpListener,
+    runtime::{Handle, Runtime},
+    signal::unix::SignalKind,
+    sync::mpsc,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    clock,
+    coordinator::{self, CoordinatorHandle},
+    door::ServerDoor,
+    engine::Engine,
+    meters::{Metered, Meters},
+    newsline,
+    node::{self, NodeHandle, NodeParts},
+    pipelines::Pipelines,
+    place::{self, Place},
+    reporter::Reporter,
+    servers,
+    sight::{self, View},
+};
+use crate::{
+    api::{
+        self, Front,
+        door::{Door, Settings as ApiSettings},
+        relay::Relay,
+    },
+    catalog::{encode, keys},
+    config::{Config, Role},
+};
+
+/// Why a node could not start, or had to end.
+#[derive(Debug)]
+pub struct Fault(pub String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// How long the rest of the process may take to end once the node has handed everything over.
+const LAST_MOMENTS: Duration = Duration::from_secs(3);
+
+/// Runs a node until it is told to stop (SIGTERM or SIGINT: hand over and end; twice: end at once).
+/// `flows` are applied as soon as the cluster takes them.
+///
+/// The store, the sessions and the machines have threads of their own, so that no flood of data or
+/// of API calls can keep a node from renewing.
+///
+/// # Errors
+/// What keeps it from starting, with the remedy.
+pub fn run(options: Config, flows: Vec<Spec>) -> Result<(), Fault> {
+    let control = runtime("control", 2)?;
+    let data = runtime("data", std::thread::available_parallelism().map_or(2, usize::from))?;
+    let done = control.block_on(live(options, data.handle().clone(), flows));
+    data.shutdown_timeout(Duration::from_millis(200));
+    control.shutdown_timeout(Duration::from_millis(500));
+    done
+}
+
+fn runtime(name: &str, threads: usize) -> Result<Runtime, Fault> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(format!("tenure-{name}"))
+        .enable_all()
+        .build()
+        .map_err(|error| Fault(format!("the {name} threads could not be started: {error}")))
+}
+
+async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fault> {
+    let mut signals = Signals::new()?;
+    let place = Place::take(&options.data)
+        .map_err(|error| Fault(format!("data directory {}: {error}", options.data.display())))?;
+    // The port first: a second node on one port should fail before it opens a session.
+    let listener = TcpListener::bind(options.api).await.map_err(|error| {
+        Fault(format!("the API cannot listen on {}: {error}; choose another with --api", options.api))
+    })?;
+    let api_address = listener.local_addr().map_err(|error| Fault(error.to_string()))?;
+    let starting = Engine::start(&options);
+    let (engine, news_inbox) = tokio::select! {
+        started = starting => started?,
+        () = signals.next() => return Ok(()),
+    };
+    let meters = Meters::default();
+    let store = Metered::new(engine.store(), meters.clone());
+    let view = (options.role != Role::Worker).then(View::new);
+
+    let holder = place::draw_holder();
+    let (to_node, inputs) = mpsc::unbounded_channel();
+    let world = Arc::new(clock::RealWorld);
+    let application = format!("tenure/{}/{:08x}", options.name, holder.0 as u32);
+    let sinks = {
+        // The sinks' tasks belong to the data path's threads.
+        let _on = data.enter();
+        Arc::new(Sinks::new(&application, Arc::clone(&world) as Arc<dyn World>))
+    };
+    let connectors = Connectors::new(ConnectSetup { world, exec: ExecList::new(options.exec.clone()), sinks });
+    let pipelines = Pipelines::new(connectors, data.clone(), to_node.clone(), meters.clone());
+    let reporter = Reporter::new(options.name.clone(), newsline::out(engine.clone(), view.clone()), meters.clone());
+    let node = node::start(NodeParts {
+        name: options.name.clone(),
+        record: record(&options, &place, holder, api_address, engine.peer()),
+        timing: options.timing,
+        setup: Setup {
+            name: options.name.clone(),
+            timing: options.timing,
+            starts_per_second: options.starts_per_second,
+            dice: Dice::from_seed(holder.0 as u64),
+        },
+        store: Arc::clone(&store),
+        pipelines,
+        inputs,
+        to_node,
+        reporter,
+    });
+
+    let mut coordinator = None;
+    let front = match &view {
+        Some(view) => {
+            coordinator = Some(stand(&options, &store, &node, view, news_inbox));
+            let door: Arc<dyn Door> = Arc::new(ServerDoor {
+                me: options.name.clone(),
+                store: Arc::clone(&store),
+                view: view.clone(),
+                engine: engine.clone(),
+                node: node.clone(),
+                registry: meters.registry(),
+            });
+            if !flows.is_empty() {
+                tokio::spawn(apply(Arc::clone(&door), flows));
+            }
+            Front::Door(door)
+        }
+        None => Front::Relay(Relay::new(options.name.clone(), servers::follow(Arc::clone(&store)), meters.registry())),
+    };
+    let settings = ApiSettings { stop_within: options.timing.ttl * 2, loopback_only: options.api_is_loopback() };
+    let serving = data.spawn(api::serve(listener, front, settings));
+    info!(node = %options.name, api = %api_address, role = ?options.role, "up");
+    println!("node {} is up, API on http://{api_address}", options.name);
+
+    tokio::select! {
+        () = signals.next() => (),
+        ended = serving => error!(?ended, "the API has ended"),
+    }
+    println!("node {} hands over its flows; again to end at once", options.name);
+    tokio::select! {
+        () = leave(&options, &engine, &node, coordinator, view) => info!("everything is handed over"),
+        () = signals.next() => warn!("ending at once"),
+    }
+    drop(tokio::time::timeout(LAST_MOMENTS, engine.shutdown()).await);
+    Ok(())
+}
+
+/// What only servers do: keep the view current, take news in, stand for the office.
+fn stand(
+    options: &Config,
+    store: &Arc<dyn Store>,
+    node: &NodeHandle,
+    view: &View,
+    news: Option<AppInbox>,
+) -> CoordinatorHandle {
+    let (told, told_in) = newsline::coordinator_queue();
+    tokio::spawn(sight::follow(Arc::clone(store), view.clone(), told));
+    if let Some(inbox) = news {
+        tokio::spawn(newsline::listen(inbox, view.clone()));
+    }
+    tokio::spawn(found(Arc::clone(store)));
+    coordinator::start(
+        options.name.clone(),
+        Settings::default(),
+        Arc::clone(store),
+        node.clone(),
+        view.clone(),
+        told_in,
+    )
+}
+
+/// Writes the cluster's own facts, once in its life.
+async fn found(store: Arc<dyn Store>) {
+    // The lineage is the one number that was ever a wall clock's: it has to rise over restores,
+    // which nothing inside the cluster can count.
+    let lineage = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| t.as_secs());
+    let cluster = Cluster { id: place::draw_holder().to_string(), lineage };
+    let key: tenure_store::Key = keys::CLUSTER.into();
+    loop {
+        let txn = Txn::new().guard(Guard::Absent(key.clone())).put(key.clone(), encode(&cluster));
+        match store.commit(txn).await {
+            Committed::Done(_) | Committed::Refused(_) => return,
+            Committed::Unavailable(_) | Committed::Unknown(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    }
+}
+
+fn record(options: &Config, place: &Place, holder: Holder, api: SocketAddr, peer: Option<String>) -> Node {
+    let host = options.advertise.clone().unwrap_or_else(|| api.ip().to_string());
+    Node {
+        holder,
+        boot: place::boot(),
+        home: place.home().to_owned(),
+        api: format!("{host}:{}", api.port()),
+        peer,
+        runs_flows: options.role != Role::Server,
+        labels: options.labels.clone(),
+        capacity: options.capacity,
+        leaving: false,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        lease: 0,
+    }
+}
+
+/// Applies the flows that the node was started with, as soon as the cluster takes them.
+async fn apply(door: Arc<dyn Door>, flows: Vec<Spec>) {
+    while door.ready().is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut failed = 0;
+    let count = flows.len();
+    for outcome in door.apply(flows, None).await {
+        if let Err(refusal) = outcome.result {
+            failed += 1;
+            error!(flow = %outcome.flow, %refusal, "a flow of --flows was not applied");
+        }
+    }
+    info!(count, failed, "the flows of --flows are applied");
+}
+
+/// Hands everything over: the store's leadership first, then the office, then the flows.
+async fn leave(
+    options: &Config,
+    engine: &Engine,
+    node: &NodeHandle,
+    coordinator: Option<CoordinatorHandle>,
+    view: Option<View>,
+) {
+    let heirs = view.as_ref().map_or(Heirs { server: true, holder: true }, |view| Heirs::of(view, &options.name));
+    if heirs.server {
+        engine.transfer_leadership().await;
+        if let Some(coordinator) = coordinator {
+            coordinator.resign().await;
+        }
+    }
+    node.leave(!heirs.holder);
+    let mut status = node.status();
+    // It ends with the node's loop, and that with the process.
+    drop(status.wait_for(|status| status.left).await);
+}
+
+/// Who could take over what a leaving node has.
+struct Heirs {
+    /// Another server, which could coordinate.
+    server: bool,
+    /// Another node that runs flows.
+    holder: bool,
+}
+
+impl Heirs {
+    fn of(view: &View, me: &NodeName) -> Heirs {
+        let look = view.look();
+        let others = || look.picture().nodes.iter().filter(|(name, node)| *name != me && !node.value.leaving);
+        Heirs {
+            server: others().any(|(_, node)| node.value.peer.is_some()),
+            holder: others().any(|(_, node)| node.value.runs_flows),
+        }
+    }
+}
+
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Fault> {
+        let hook = |kind| {
+            tokio::signal::unix::signal(kind).map_err(|error| Fault(format!("signals cannot be received: {error}")))
+        };
+        Ok(Signals { term: hook(SignalKind::terminate())?, int: hook(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => (),
+            _ = self.int.recv() => (),
+        }
+    }
+}
