@@ -11,7 +11,6 @@ use crate::{
     frame::{self, FRAME_MAX},
     hello::{self, Channel},
     line, net,
-    snapshot::Snapshots,
     transport::{Listener, Stream},
     wire::{WatchAnswer, WatchAsk},
 };
@@ -29,7 +28,6 @@ pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) core: Arc<Core>,
-    pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) app: Option<AppDoor>,
 }
 
@@ -67,11 +65,13 @@ impl Door {
     }
 
     async fn receive(self, mut stream: Box<dyn Stream>) -> io::Result<()> {
-        let Door { core, snapshots, app } = self;
+        let Door { core, app } = self;
         let channel = tokio::time::timeout(HELLO, hello::welcome(&mut stream, core.cluster, core.me)).await??;
         match channel {
             Channel::Raft { .. } => line::serve(stream, |ask| net::answer(core.raft.clone(), ask)).await,
-            Channel::Snapshot { .. } => net::take_snapshot(stream, core.raft.clone(), snapshots, core.timing).await,
+            Channel::Snapshot { .. } => {
+                net::take_snapshot(stream, core.raft.clone(), Arc::clone(&core.snapshots), core.timing).await
+            }
             Channel::Store => {
                 line::serve(stream, |ask| {
                     let core = Arc::clone(&core);

@@ -31,7 +31,7 @@ use crate::{
         Log, WriterMode,
         disk::{Disk, Loaded, LogBackend},
     },
-    machine::Machine,
+    machine::{Machine, blocking},
     members::Members,
     net::Peers,
     proof::Proofs,
@@ -121,12 +121,11 @@ impl Embedded {
         let (identity, disk, loaded) = settle(&config, &dir, &addr).await?;
         let home = dir.home(identity.home)?;
         let machine = open_machine(&dir, &loaded)?;
-        let snapshots = machine.snapshots();
         let log = Log::start(disk, loaded, dir, config.log_writer, config.fatal.clone());
         let core = Core::start(&config, &identity, home, addr, machine, log).await?;
         let compaction = Compaction { bytes: config.snapshot_bytes.max(1) };
         tasks::start(&core, compaction, config.fatal);
-        tokio::spawn(Door { core: Arc::clone(&core), snapshots, app: config.app }.open(listener));
+        tokio::spawn(Door { core: Arc::clone(&core), app: config.app }.open(listener));
         Ok(Embedded { core })
     }
 
@@ -340,7 +339,7 @@ impl Core {
         let refuse = |e: &dyn std::fmt::Display| StartError::Raft { why: e.to_string() };
         let timing = config.timing;
         let dialer = Dialer { transport: Arc::clone(&config.transport), deadline: timing.connect };
-        let shared = machine.shared();
+        let (shared, snapshots) = (machine.shared(), machine.snapshots());
         let cluster = identity.cluster;
         let known = Cluster::from(OnceLock::from(cluster));
         let peers = Peers { dialer: dialer.clone(), cluster: known.clone(), shared: Arc::clone(&shared), timing };
@@ -364,6 +363,7 @@ impl Core {
             proofs: Proofs::start(raft.clone(), timing.rpc),
             raft,
             shared,
+            snapshots,
             log,
             lessor: Lessor::default(),
             lines: Lines::new(dialer, known, Channel::Store, timing.rpc),
@@ -380,6 +380,15 @@ impl Core {
         self.shared.cut();
         if let Err(e) = self.raft.shutdown().await {
             tracing::warn!("the consensus engine did not end in order: {e}");
+        }
+        let snapshots = Arc::clone(&self.snapshots);
+        if let Err(e) = blocking(move || {
+            snapshots.close();
+            Ok(())
+        })
+        .await
+        {
+            tracing::warn!("the snapshots were not closed in order: {e}");
         }
         self.log.stop().await;
     }

@@ -177,7 +177,9 @@ impl Machine {
 
     /// Blocking: copies the state under its lock, then encodes and writes without it.
     fn build(&self) -> io::Result<Snapshot> {
-        let Applied { last, membership, state } = self.shared.look(Applied::clone);
+        let Applied { last, membership, mut state } = self.shared.look(Applied::clone);
+        // The history may be many times larger than the state, and only spares readers a list.
+        state.forget_history();
         let last = last.ok_or_else(|| io::Error::other("there is nothing to take a snapshot of"))?;
         let content = Content { last, membership, state };
         let file = self.snapshots.write(&content)?;

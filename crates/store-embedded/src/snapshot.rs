@@ -10,7 +10,7 @@ use std::{
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -63,6 +63,9 @@ pub(crate) struct Content {
 pub(crate) struct Snapshots {
     dir: PathBuf,
     incoming: AtomicU64,
+    /// Held while files are written; true when the server has stopped and the directory is no
+    /// longer ours.
+    closed: Mutex<bool>,
 }
 
 impl SnapshotFile {
@@ -82,7 +85,7 @@ impl Content {
 impl Snapshots {
     /// Takes over the directory: what was left half-written goes.
     pub(crate) fn open(dir: &Path) -> Result<Snapshots, StartError> {
-        let snapshots = Snapshots { dir: dir.to_owned(), incoming: AtomicU64::new(0) };
+        let snapshots = Snapshots { dir: dir.to_owned(), incoming: AtomicU64::new(0), closed: Mutex::new(false) };
         for path in snapshots.files(|name| name.starts_with("snapshot-") && name.ends_with(".tmp"))? {
             fs::remove_file(&path).map_err(|e| StartError::io(path.display(), e))?;
         }
@@ -97,8 +100,19 @@ impl Snapshots {
         Ok(Some((file, content)))
     }
 
+    /// Waits for what is being written; nothing is written after.
+    pub(crate) fn close(&self) {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    fn ours(&self) -> io::Result<MutexGuard<'_, bool>> {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *closed { Err(io::Error::other("the server has stopped")) } else { Ok(closed) }
+    }
+
     /// Writes a snapshot; when this returns, it is durable under its name.
     pub(crate) fn write(&self, content: &Content) -> io::Result<SnapshotFile> {
+        let _ours = self.ours()?;
         let body = postcard::to_allocvec(&content.state).map_err(io::Error::other)?;
         let header = Header {
             last: content.last,
@@ -122,6 +136,7 @@ impl Snapshots {
 
     /// An empty file to receive a snapshot into.
     pub(crate) fn receive(&self) -> io::Result<SnapshotFile> {
+        let _ours = self.ours()?;
         let path = self.tmp();
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
         Ok(SnapshotFile { path, file: Arc::new(file), len: 0 })
@@ -129,6 +144,7 @@ impl Snapshots {
 
     /// Checks a received snapshot and gives it its name. One that is damaged is removed.
     pub(crate) fn accept(&self, received: &SnapshotFile, meta: &SnapshotMeta) -> io::Result<(SnapshotFile, Content)> {
+        let _ours = self.ours()?;
         let content = load(&received.path).and_then(|content| {
             let promised = content.meta() == *meta;
             if promised { Ok(content) } else { Err("it is not the snapshot that was announced".to_owned()) }

@@ -221,11 +221,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Founds a cluster and joins the others one after the other.
     pub(crate) async fn of(count: usize) -> Cluster {
+        Cluster::with(count, |config| config).await
+    }
+
+    /// The same, each server with settings of its own.
+    pub(crate) async fn with(count: usize, adjust: impl Fn(Config) -> Config) -> Cluster {
         let dir = tempfile::tempdir().expect("a directory");
         let network = Network::default();
         let mut cluster = Cluster { dir, network, servers: Vec::new(), configs: Vec::new() };
         for _ in 0..count {
-            cluster.grow().await;
+            let config = adjust(cluster.next());
+            cluster.add(config).await;
         }
         let voters = if count.is_multiple_of(2) { count - 1 } else { count };
         cluster.wait_for_voters(voters).await;
@@ -238,9 +244,18 @@ impl Cluster {
 
     /// One more server.
     pub(crate) async fn grow(&mut self) {
+        let config = self.next();
+        self.add(config).await;
+    }
+
+    fn next(&self) -> Config {
         let name = format!("server-{}", self.configs.len() + 1);
         let mut config = config(self.dir.path(), &name, &self.network);
         config.join = self.servers.iter().map(|server| server.addr().to_owned()).collect();
+        config
+    }
+
+    async fn add(&mut self, config: Config) {
         self.configs.push(config.clone());
         self.servers.push(Embedded::start(config).await.expect("the server starts"));
     }
