@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Answer, Closed, Effect, Local, NodeMachine, RETRY_AFTER, RETRY_MAX, Stage, want::Want};
+use super::{ANSWER_MAX, Answer, Closed, Effect, Local, NodeMachine, RETRY_AFTER, RETRY_MAX, Stage, want::Want};
 use crate::{
     flow::{
         Exit, Reason,
@@ -76,9 +76,28 @@ impl NodeMachine {
         while self.agenda.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, flow)) = self.agenda.pop_first() else { return };
             let Some(local) = self.flows.get_mut(&flow) else { continue };
-            if matches!(local.stage, Stage::Backoff { until, .. } if until <= now) {
-                local.stage = Stage::Idle;
-                self.look(now, &flow);
+            let overdue = now.since(local.asked) >= ANSWER_MAX;
+            match &local.stage {
+                Stage::Backoff { until, .. } if *until <= now => {
+                    local.stage = Stage::Idle;
+                    self.look(now, &flow);
+                }
+                Stage::Closing { token, .. } if overdue => {
+                    let token = *token;
+                    self.fence_closed(now, flow, token, Closed::Failed(no_answer()));
+                }
+                Stage::Committing { at } if overdue => {
+                    let at = *at;
+                    self.committed(now, flow, at, Answer::NotNow);
+                }
+                Stage::Idle
+                | Stage::Queued
+                | Stage::Running { .. }
+                | Stage::Halting { .. }
+                | Stage::Backoff { .. }
+                | Stage::Closing { .. }
+                | Stage::Committing { .. }
+                | Stage::Resting { .. } => (),
             }
         }
     }
@@ -188,6 +207,10 @@ fn regressed(stored: Token, ours: Token) -> Reason {
              or another cluster runs this flow into the same sink; the flow is parked"
         ),
     )
+}
+
+fn no_answer() -> Reason {
+    Reason::new(Code::SinkUnreachable, "nobody said what became of raising the fence; it is raised again")
 }
 
 fn ended_by_itself() -> Reason {

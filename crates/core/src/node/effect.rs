@@ -62,6 +62,9 @@ pub enum Effect {
     News(FlowId),
 }
 
+/// A line names so many flows; ten thousand would not be read.
+const NAMED_MAX: usize = 8;
+
 /// One line a human can read; the log and the transcripts print this.
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,7 +90,11 @@ impl fmt::Display for Effect {
             }
             Effect::Look(flows) => {
                 write!(f, "look at the fences of")?;
-                flows.iter().try_for_each(|(flow, _)| write!(f, " {flow}"))
+                flows.iter().take(NAMED_MAX).try_for_each(|(flow, _)| write!(f, " {flow}"))?;
+                match flows.len().saturating_sub(NAMED_MAX) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
             }
             Effect::MarkLeaving(session) => write!(f, "mark {session} as leaving"),
             Effect::CloseSession(Some(session)) => write!(f, "close {session}"),

@@ -21,7 +21,7 @@
 //! * `leaving`: everything is handed over, let go, or ends with the session.
 //!
 //! What it relies on: each [`Effect::OpenSession`], [`Effect::Renew`] and [`Effect::Start`] is
-//! answered exactly once. Any other answer may be late, missing or repeated.
+//! answered exactly once, however late. Any other answer may also be missing or repeated.
 
 mod answers;
 mod effect;
@@ -62,6 +62,8 @@ pub const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 pub const RETRY_AFTER: Duration = Duration::from_millis(300);
 /// No commit and no fence waits longer than this for its next try.
 pub const RETRY_MAX: Duration = Duration::from_secs(3);
+/// A commit or a fence without an answer for this long is tried again as if it had failed.
+pub const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a failed renewal waits before the next try (plus jitter of the same length).
 pub const RENEW_RETRY: Duration = Duration::from_millis(150);
 /// How long a node that was told to stop waits for its flows to be taken over.

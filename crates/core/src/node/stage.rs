@@ -89,6 +89,8 @@ pub struct Local {
     pub(super) has_turn: bool,
     /// The fence was raised to this token for the order of that revision, and nothing started since.
     pub(super) closed: Option<(Token, Revision)>,
+    /// When a fence or a commit was last asked for.
+    pub(super) asked: Moment,
     /// Tries in a row of a commit or a fence that did not work.
     pub(super) retries: u32,
     next: Option<Token>,

@@ -3,11 +3,14 @@
 use std::{mem::discriminant, sync::Arc};
 
 use super::{
-    Effect, FLUSH_MAX, Local, NodeMachine, Stage,
+    ANSWER_MAX, Effect, FLUSH_MAX, Local, NodeMachine, Stage,
     want::{Want, asks_anew, is_strict, same_content},
 };
 use crate::{
-    flow::{Reason, supervisor::Code, supervisor::HEALTHY_AFTER},
+    flow::{
+        Reason,
+        supervisor::{Code, HEALTHY_AFTER},
+    },
     id::{FlowId, Revision},
     moment::Moment,
     record::Order,
@@ -41,22 +44,22 @@ impl NodeMachine {
             Want::Run(order, at) => self.see_it_runs(now, flow, local, order, at),
             Want::HandOver(order, at) => {
                 if self.is_at_rest(now, flow, local, at) {
-                    local.stage = Stage::Committing { at };
+                    self.commits(now, flow, local, at);
                     self.out.push(Effect::HandOver(flow.clone(), order, at));
                 }
             }
             Want::Release(order, at) => {
                 if self.is_at_rest(now, flow, local, at) {
-                    local.stage = Stage::Committing { at };
+                    self.commits(now, flow, local, at);
                     self.out.push(Effect::Release(flow.clone(), order, at));
                 }
             }
             Want::Conclude(order, revision, outcome) => {
                 if self.is_at_rest(now, flow, local, revision) {
                     match local.closed.filter(|(_, at)| *at == revision) {
-                        None => self.close_fence(flow, local, order, revision),
+                        None => self.close_fence(now, flow, local, order, revision),
                         Some((token, _)) => {
-                            local.stage = Stage::Committing { at: revision };
+                            self.commits(now, flow, local, revision);
                             self.out.push(Effect::Conclude { flow: flow.clone(), outcome, token, order, revision });
                         }
                     }
@@ -142,9 +145,20 @@ impl NodeMachine {
         }
     }
 
-    fn close_fence(&mut self, flow: &FlowId, local: &mut Local, order: Arc<Order>, at: Revision) {
+    fn commits(&mut self, now: Moment, flow: &FlowId, local: &mut Local, at: Revision) {
+        local.stage = Stage::Committing { at };
+        self.awaits_an_answer(now, flow, local);
+    }
+
+    fn awaits_an_answer(&mut self, now: Moment, flow: &FlowId, local: &mut Local) {
+        local.asked = now;
+        self.agenda.insert((now.after(ANSWER_MAX), flow.clone()));
+    }
+
+    fn close_fence(&mut self, now: Moment, flow: &FlowId, local: &mut Local, order: Arc<Order>, at: Revision) {
         let token = local.claim(order.assignment.token);
         local.stage = Stage::Closing { token, order: Arc::clone(&order), at };
+        self.awaits_an_answer(now, flow, local);
         self.out.push(Effect::CloseFence(flow.clone(), token, order));
     }
 

@@ -74,7 +74,7 @@ impl Default for Desk {
 
 impl Desk {
     pub(crate) fn take_said(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.said)
+        shortened(std::mem::take(&mut self.said))
     }
 
     /// Every command there is.
@@ -96,7 +96,8 @@ impl Desk {
             ["renewals", "unanswered"] => self.renewals = Renewals::Unanswered,
             // Orders.
             ["give", flows, how @ ..] => each(flows).for_each(|flow| self.give(&flow, how)),
-            ["close", flow] => self.close(flow),
+            // Another node's flow is to be closed here.
+            ["close", flow] => self.give(flow, &["closing", "epoch", "3"]),
             ["move", flow, "to", to] => self.change(flow, |order| order.assignment.phase = leaving_to(to)),
             ["keep", flow] => self.change(flow, |order| order.assignment.phase = Phase::Held),
             ["suspend", flow] => self.stop(flow, Desired::Suspended),
@@ -106,7 +107,8 @@ impl Desk {
             ["restart", flow] => self.change(flow, |order| order.flow.restarts += 1),
             ["wish", flow, to] => self.change(flow, |order| order.flow.wish = Some(node(to))),
             ["weigh", flow, weight] => self.change(flow, |order| weigh(order, weight.parse().unwrap())),
-            ["take", flow] => self.take(flow),
+            ["revert", flow] => self.change(flow, revert),
+            ["take", flows] => each(flows).for_each(|flow| self.take(&flow)),
             // The watch.
             ["deaf"] => self.deaf = true,
             ["hear"] => self.hear(),
@@ -118,8 +120,8 @@ impl Desk {
             // Pipelines.
             ["obedient"] => self.obedient = true,
             ["by", "hand"] => self.obedient = false,
-            ["running", flow] => self.running(&id(flow)),
-            ["exit", flow, how @ ..] => self.exit(&id(flow), exit(how)),
+            ["running", flows] => each(flows).for_each(|flow| self.running(&id(&flow))),
+            ["exit", flows, how @ ..] => each(flows).for_each(|flow| self.exit(&id(&flow), exit(how))),
             ["late", "exit", flow, token] => self.tell(Input::Exited(id(flow), parsed_token(token), Exit::Stopped)),
             // Sinks.
             ["closed", flow, how @ ..] => self.closed(&id(flow), how),
@@ -286,36 +288,26 @@ impl Desk {
         self.deliver(Input::InboxAt(Revision(self.revision)));
     }
 
-    /// `give FLOW [strict] [epoch N] [for SESSION]`.
+    /// `give FLOW [strict|closing] [epoch N] [for SESSION]`.
     fn give(&mut self, flow: &str, how: &[&str]) {
         let before = self.inbox.get(&id(flow)).map_or(0, |(order, _)| order.assignment.token.epoch);
         let (mut epoch, mut session, mut strict) = (before + 1, self.machine.session(), false);
+        let (mut purpose, mut desired) = (Purpose::Run, Desired::Run);
         let mut how = how.iter();
         while let Some(word) = how.next() {
             let mut number = || how.next().unwrap().trim_start_matches('s').parse::<u64>().unwrap();
             match *word {
                 "strict" => strict = true,
+                "closing" => (purpose, desired) = (Purpose::Close, Desired::Terminated),
                 "epoch" => epoch = number(),
                 "for" => session = Some(SessionId(number())),
                 other => panic!("give: {other}"),
             }
         }
         let session = session.expect("a session to give it to");
-        let flow_record = record(flow, strict);
-        let mut assignment =
-            Assignment::first(node("n1"), session, 1, Purpose::Run, Revision(self.revision), Why::New);
+        let mut assignment = Assignment::first(node("n1"), session, 1, purpose, Revision(self.revision), Why::New);
         assignment.token.epoch = epoch;
-        self.put(&id(flow), Order { assignment, flow: flow_record });
-    }
-
-    /// Another node's flow is to be closed here.
-    fn close(&mut self, flow: &str) {
-        self.give(flow, &["epoch", "2"]);
-        self.change(flow, |order| {
-            order.assignment.purpose = Purpose::Close;
-            order.assignment.token.epoch += 1;
-            order.flow.desired = Desired::Terminated;
-        });
+        self.put(&id(flow), Order { assignment, flow: Flow { desired, ..record(flow, strict) } });
     }
 
     fn change(&mut self, flow: &str, change: impl FnOnce(&mut Order)) {
@@ -403,8 +395,25 @@ impl Desk {
         let deaf = if self.machine.is_deaf() { ", deaf" } else { "" };
         let left = if self.machine.has_left() { ", has left" } else { "" };
         self.said.push(format!("{}, {session}{deaf}{left}", self.machine.standing()));
-        self.said.extend(self.machine.flows().iter().map(|(flow, local)| shown(flow, local)));
+        let mut flows: Vec<_> = self.machine.flows().iter().collect();
+        flows.sort_by_key(|(flow, _)| (flow.as_str().len(), *flow));
+        self.said.extend(flows.into_iter().map(|(flow, local)| shown(flow, local)));
     }
+}
+
+/// Of many lines of a kind only the first and the last are told, and how many were between.
+fn shortened(said: Vec<String>) -> Vec<String> {
+    let kind = |line: &String| line.replace(|c: char| c.is_ascii_digit(), "");
+    let mut short = Vec::new();
+    for alike in said.chunk_by(|a, b| kind(a) == kind(b)) {
+        match alike {
+            [first, .., last] if alike.len() > 4 => {
+                short.extend([first.clone(), format!("... {} more ...", alike.len() - 2), last.clone()]);
+            }
+            few => short.extend_from_slice(few),
+        }
+    }
+    short
 }
 
 fn shown(flow: &FlowId, local: &Local) -> String {
@@ -462,6 +471,10 @@ fn record(flow: &str, strict: bool) -> Flow {
 
 fn update(order: &mut Order) {
     order.flow.document.source.tcp.as_mut().unwrap().address += "1";
+}
+
+fn revert(order: &mut Order) {
+    order.flow.document.source.tcp.as_mut().unwrap().address.pop();
 }
 
 fn weigh(order: &mut Order, weight: u32) {
