@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -19,14 +20,15 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a server may take to come up or to go down. Generous: test machines are busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs its arguments and ends them when standard input closes, that is when the test's process
-/// is gone, however it went.
+/// Runs its arguments. When standard input closes, the test's process is gone, however it went:
+/// then the server is ended and its directory removed (unless it was told to keep it).
 const GUARD: &str = r#"exec 3<&0
 "$@" </dev/null &
 server=$!
-cat <&3 >/dev/null
+read -r word <&3
 kill -QUIT $server 2>/dev/null
-wait $server"#;
+wait $server
+[ "$word" = keep ] || rm -rf "$0""#;
 
 /// A running PostgreSQL server with an empty database cluster of its own.
 #[derive(Debug)]
@@ -103,7 +105,7 @@ impl Postgres {
     pub fn start_again(&self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("the log");
         let mut guarded = self.as_user(Command::new("sh"));
-        guarded.args(["-c", GUARD, "guard"]).arg(self.bin.join("postgres")).arg("-D").arg(self.data_dir());
+        guarded.args(["-c", GUARD]).arg(self.dir.path()).arg(self.bin.join("postgres")).arg("-D").arg(self.data_dir());
         guarded.args(["-p", &self.port.to_string()]);
         let settings = [
             "listen_addresses=127.0.0.1",
@@ -202,8 +204,10 @@ impl Postgres {
     fn reap(&self, processes: &[Pid]) {
         self.wait("the server to go down", || processes.iter().all(|pid| is_gone(*pid)));
         let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        // Closing its input lets the guard end.
-        drop(guard.stdin.take());
+        if let Some(mut input) = guard.stdin.take() {
+            // A guard that is gone keeps everything, too.
+            let _gone = input.write_all(b"keep\n");
+        }
         let _status = guard.wait();
         // After a SIGKILL the pid file stays behind and would be read as the next server's.
         let _absent = fs::remove_file(self.data_dir().join("postmaster.pid"));

@@ -14,10 +14,13 @@ pub(super) fn refused_row(columns: &[Box<str>], row: &Row, refused: &RefusedRow)
     Rejected::new(refused.error.clone(), readable(columns, row).as_bytes())
 }
 
-/// The row as text.
+/// The row as text: a JSON object of its cells, or the record itself where that is the one cell.
 pub(super) fn readable(columns: &[Box<str>], row: &Row) -> String {
-    if let [Cell::Json(whole) | Cell::Text(whole)] = row.as_ref() {
-        return whole.clone().into();
+    let whole_record = columns.is_empty() || matches!(columns, [only] if only.as_ref() == "record");
+    match row.as_ref() {
+        [Cell::Json(json)] => return json.clone().into(),
+        [Cell::Text(text)] if whole_record => return text.clone().into(),
+        _ => {}
     }
     let mut out = String::from("{");
     for (i, (column, cell)) in columns.iter().zip(row).enumerate() {

@@ -10,12 +10,15 @@ use std::{
 
 use futures_util::future::{BoxFuture, join_all};
 use tenure_core::{
-    flow::{Reason, Spec, spec::Sink},
+    flow::{
+        Reason, Spec,
+        spec::{Postgres, Sink},
+    },
     id::FlowId,
 };
 use tokio::runtime::Handle;
 
-use super::{FlowSink, Hub, sqlite::SqliteHub, stdout::StdoutHub};
+use super::{FlowSink, Hub, postgres::PostgresHub, sqlite::SqliteHub, stdout::StdoutHub};
 use crate::{
     connectors::{Looked, SinkRack},
     world::World,
@@ -33,6 +36,7 @@ pub struct Sinks {
 #[derive(Default)]
 struct Open {
     sqlite: HashMap<PathBuf, Weak<SqliteHub>>,
+    postgres: HashMap<String, Weak<PostgresHub>>,
     stdout: Weak<StdoutHub>,
 }
 
@@ -52,8 +56,14 @@ impl Sinks {
 
     fn sqlite(&self, path: &str) -> Result<Arc<SqliteHub>, Reason> {
         let address = SqliteHub::address(path)?;
-        let start = || SqliteHub::start(address.clone(), Arc::clone(&self.world));
-        Ok(shared(&mut self.opened().sqlite, address.clone(), start))
+        let start = || Ok(SqliteHub::start(address.clone(), Arc::clone(&self.world)));
+        shared(&mut self.opened().sqlite, address.clone(), start)
+    }
+
+    fn postgres(&self, sink: &Postgres) -> Result<Arc<PostgresHub>, Reason> {
+        let url = PostgresHub::address(sink)?;
+        let start = || PostgresHub::start(&url, &self.application_name, Arc::clone(&self.world));
+        shared(&mut self.opened().postgres, url.clone(), start)
     }
 
     fn stdout(&self) -> Arc<StdoutHub> {
@@ -70,20 +80,24 @@ impl Sinks {
         Ok(match sink {
             Sink::Sqlite(sqlite) => self.sqlite(&sqlite.path)?,
             Sink::Stdout(_) => self.stdout(),
-            Sink::Postgres(_) => return Err(not_yet()),
+            Sink::Postgres(postgres) => self.postgres(postgres)?,
         })
     }
 }
 
 /// The hub of that address, started if nobody holds it. Addresses without a hub are forgotten.
-fn shared<A: Eq + Hash, H>(hubs: &mut HashMap<A, Weak<H>>, address: A, start: impl FnOnce() -> H) -> Arc<H> {
+fn shared<A: Eq + Hash, H>(
+    hubs: &mut HashMap<A, Weak<H>>,
+    address: A,
+    start: impl FnOnce() -> Result<H, Reason>,
+) -> Result<Arc<H>, Reason> {
     if let Some(hub) = hubs.get(&address).and_then(Weak::upgrade) {
-        return hub;
+        return Ok(hub);
     }
     hubs.retain(|_, hub| hub.strong_count() > 0);
-    let hub = Arc::new(start());
+    let hub = Arc::new(start()?);
     hubs.insert(address, Arc::downgrade(&hub));
-    hub
+    Ok(hub)
 }
 
 impl SinkRack for Sinks {
@@ -92,7 +106,7 @@ impl SinkRack for Sinks {
         Ok(match &spec.sink {
             Sink::Sqlite(sqlite) => Arc::new(self.sqlite(&sqlite.path)?.door(sqlite)),
             Sink::Stdout(_) => Arc::new(self.stdout().door()),
-            Sink::Postgres(_) => return Err(not_yet()),
+            Sink::Postgres(postgres) => Arc::new(self.postgres(postgres)?.door(postgres)),
         })
     }
 
@@ -126,8 +140,4 @@ async fn look_at(hub: Arc<dyn Hub>, flows: Vec<FlowId>) -> Looked {
         Err(reason) => (flow, Err(reason.clone())),
     };
     flows.into_iter().map(told).collect::<BTreeMap<_, _>>()
-}
-
-fn not_yet() -> Reason {
-    Reason::new(tenure_core::flow::supervisor::Code::SinkRefuses, "this build has no postgres sink")
 }

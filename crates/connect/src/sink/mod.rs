@@ -4,6 +4,8 @@ mod aside;
 pub mod committer;
 mod group;
 pub mod hubs;
+pub mod postgres;
+mod secret;
 pub mod sqlite;
 pub mod stdout;
 

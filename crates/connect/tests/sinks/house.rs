@@ -1,7 +1,7 @@
 //! What every sink test needs: a clock, a spec, a grant, a batch.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ use tenure_core::{
     moment::Moment,
     token::{Holder, Token},
 };
+use tenure_testbed::server::Postgres;
 
 /// The machine's clock and tokio's sleep.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl World for Real {
 }
 
 pub(crate) fn world() -> Arc<Real> {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     Arc::new(Real(*START))
 }
 
@@ -92,4 +93,61 @@ pub(crate) fn fenced(epoch: u64) -> Written {
 
 pub(crate) fn open(sinks: &Sinks, spec: &Spec) -> Arc<dyn FlowSink> {
     sinks.open(spec).unwrap()
+}
+
+/// One server for all tests of this binary; it ends with the process.
+pub(crate) fn server() -> &'static Postgres {
+    static SERVER: LazyLock<Postgres> = LazyLock::new(Postgres::start);
+    &SERVER
+}
+
+/// A database of one test, and the file that holds its connection string.
+pub(crate) struct Db {
+    pub(crate) url: String,
+    secret: tempfile::NamedTempFile,
+}
+
+impl Db {
+    pub(crate) fn new() -> Db {
+        Db::at(&server().database())
+    }
+
+    pub(crate) fn at(url: &str) -> Db {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), url).unwrap();
+        Db { url: url.to_owned(), secret }
+    }
+
+    pub(crate) fn sink(&self, table: &str, columns: serde_json::Value) -> serde_json::Value {
+        let file = self.secret.path().to_str().unwrap();
+        serde_json::json!({"postgres": {"url": {"file": file}, "table": table, "columns": columns}})
+    }
+
+    /// A flow's door into table `t` with a column `n` of that type.
+    pub(crate) fn door(&self, sinks: &Sinks, flow: &str, sql_type: &str) -> Arc<dyn FlowSink> {
+        let columns = serde_json::json!({"n": {"at": "/n", "type": sql_type}});
+        open(sinks, &spec(flow, self.sink("t", columns)))
+    }
+
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        server().sql(&self.url, sql)
+    }
+
+    /// A session of its own, under a name.
+    pub(crate) async fn session(&self, application_name: &str) -> tokio_postgres::Client {
+        let mut config: tokio_postgres::Config = self.url.parse().unwrap();
+        config.application_name(application_name);
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+}
+
+/// Waits until the condition holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited 20 s for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
