@@ -16,19 +16,33 @@ fn config() -> ProptestConfig {
         RngSeed::Random => RngSeed::Fixed(1),
         fixed @ RngSeed::Fixed(_) => fixed,
     };
-    ProptestConfig { cases: asked.cases.max(400), rng_seed, failure_persistence: None, ..asked }
+    ProptestConfig { cases: asked.cases.max(256), rng_seed, failure_persistence: None, ..asked }
 }
 
 proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_node_keeps_the_rules_in_chaos_and_heals_in_peace(deeds in prop::collection::vec(any_deed(), 0..160)) {
+    fn a_node_keeps_the_rules_in_chaos_and_heals_in_peace(deeds in chaos(), leave in prop::option::weighted(0.2, any::<bool>())) {
         let mut world = World::new();
         deeds.into_iter().for_each(|deed| world.suffer(deed));
+        world.suffer(Deed::Leave(leave));
         world.make_peace();
         world.must_have_healed();
     }
+
+    #[test]
+    fn a_node_that_leaves_ends_though_nothing_works_any_more(deeds in chaos(), alone in any::<bool>()) {
+        let mut world = World::new();
+        deeds.into_iter().for_each(|deed| world.suffer(deed));
+        world.suffer(Deed::Leave(Some(alone)));
+        world.break_for_good();
+        world.must_have_left();
+    }
+}
+
+fn chaos() -> impl Strategy<Value = Vec<Deed>> {
+    prop::collection::vec(any_deed(), 0..160)
 }
 
 fn any_deed() -> impl Strategy<Value = Deed> {
@@ -44,7 +58,7 @@ fn any_deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::Expire),
         1 => any::<bool>().prop_map(Deed::Store),
         1 => any::<bool>().prop_map(Deed::Sink),
-        1 => prop::option::weighted(0.1, any::<bool>()).prop_map(Deed::Leave),
+        1 => prop::option::weighted(0.05, any::<bool>()).prop_map(Deed::Leave),
     ]
 }
 

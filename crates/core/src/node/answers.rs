@@ -11,6 +11,7 @@ use crate::{
     id::{FlowId, Revision},
     moment::{Dice, Moment},
     record::Order,
+    session::Standing,
     token::Token,
 };
 
@@ -44,7 +45,9 @@ impl NodeMachine {
             // It noticed before we did; it goes on when the session is renewed.
             Exit::Failed(reason) if reason.code == Code::LeaseDoubtful => local.reason = Some(reason),
             Exit::Failed(reason) => self.failed(now, &flow, ended.order, reason),
-            Exit::Stopped if !ended.told => self.failed(now, &flow, ended.order, ended_by_itself()),
+            Exit::Stopped | Exit::OrphanEnded if !ended.told && self.standing == Standing::Live => {
+                self.failed(now, &flow, ended.order, ended_by_itself());
+            }
             // However it ended, what comes next is the inbox's to say.
             Exit::Stopped | Exit::OrphanEnded => (),
         }

@@ -73,12 +73,12 @@ impl NodeMachine {
     }
 
     fn has_nothing_left(&self) -> bool {
-        let may_end = match &self.life {
-            Life::Open { session, .. } => self.leaving == Leaving::Ending || !self.inbox.has_any_of(session.id()),
-            Life::Closed { .. } => true,
-            // A session that is being opened would outlive the process.
-            Life::Opening | Life::Left => false,
-        };
-        self.flows.is_empty() && may_end
+        self.flows.is_empty()
+            && match &self.life {
+                Life::Open { session, .. } => self.leaving == Leaving::Ending || !self.inbox.has_any_of(session.id()),
+                Life::Closed { .. } => true,
+                // A session that is being opened would outlive the process.
+                Life::Opening | Life::Left => false,
+            }
     }
 }

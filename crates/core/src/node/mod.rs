@@ -126,6 +126,9 @@ impl NodeMachine {
 
     /// The only entry.
     pub fn step(&mut self, now: Moment, input: Input) -> Vec<Effect> {
+        if self.has_left() {
+            return Vec::new();
+        }
         match input {
             Input::SessionOpened { session, sent } => self.opened(session, sent),
             Input::SessionFailed => self.open_failed(now),

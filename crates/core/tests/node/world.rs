@@ -443,6 +443,17 @@ impl World {
         }
     }
 
+    /// The store and the sinks are away and stay away; only pipelines still end when told to.
+    pub(crate) fn break_for_good(&mut self) {
+        (self.store, self.sink) = (false, false);
+        for _ in 0..PEACE / STEP {
+            (0..self.questions.len()).for_each(|_| self.answer(0, 0));
+            let all = u8::try_from(self.rules.pipelines.len()).unwrap_or(u8::MAX);
+            (0..all).rev().for_each(|which| self.pipeline(which, 0));
+            self.pass(STEP);
+        }
+    }
+
     fn answer_everything(&mut self) {
         for _ in 0..100 {
             self.renew_orders();
@@ -472,7 +483,8 @@ impl World {
     /// move handed over; a node that leaves has left; and a node at rest only renews.
     pub(crate) fn must_have_healed(&mut self) {
         if self.leaving {
-            assert!(self.machine.has_left(), "it has not left: {:?}", self.machine.flows());
+            self.must_have_left();
+            assert_eq!(self.session, None, "its session outlives it");
             return;
         }
         let session = self.session.expect("a session in peace");
@@ -499,6 +511,10 @@ impl World {
             self.answer_everything();
         }
         assert_eq!(self.asked_lately, 0, "a node at rest asks for nothing but its renewal");
+    }
+
+    pub(crate) fn must_have_left(&self) {
+        assert!(self.machine.has_left(), "it has not left: {:?}", self.machine.flows());
     }
 
     // --- many flows ----------------------------------------------------------------------------
