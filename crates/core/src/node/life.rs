@@ -83,16 +83,15 @@ impl NodeMachine {
 
     /// Notes what the node may do; when that has changed, every flow looks what follows for it.
     pub(super) fn judge(&mut self, now: Moment) {
-        let (standing, deaf) = (self.life.standing(now), self.hearing.is_deaf());
-        if (standing, deaf) == (self.standing, self.deaf) {
+        let standing = self.life.standing(now);
+        if standing == self.standing {
             return;
         }
-        let was = std::mem::replace(&mut self.standing, standing);
-        self.deaf = deaf;
+        self.standing = standing;
         match standing {
-            Standing::Doubtful if was != Standing::Doubtful => self.begin_doubt(now),
+            Standing::Doubtful => self.begin_doubt(now),
             Standing::Lost => self.pacer.clear(),
-            Standing::Live | Standing::Doubtful => (),
+            Standing::Live => (),
         }
         self.look_at_all(now);
     }

@@ -91,8 +91,6 @@ pub struct NodeMachine {
     life: Life,
     /// As of the last judgement.
     standing: Standing,
-    /// As of the last judgement.
-    deaf: bool,
     hearing: Hearing,
     leaving: Leaving,
     inbox: Inbox,
@@ -112,7 +110,6 @@ impl NodeMachine {
             setup,
             life: Life::Closed { retry_at: Moment(0) },
             standing: Standing::Lost,
-            deaf: false,
             hearing: Hearing::default(),
             leaving: Leaving::No,
             inbox: Inbox::default(),

@@ -132,6 +132,10 @@ impl Desk {
             ["committed", flow, "done"] => self.done(&id(flow)),
             ["committed", flow, "and", "forgotten"] => self.done_unheard(&id(flow)),
             ["committed", flow, answer] => self.committed(&id(flow), parsed_answer(answer)),
+            ["late", "commit", flow, revision, answer] => {
+                let at = Revision(revision.trim_start_matches('r').parse().unwrap());
+                self.tell(Input::Committed(id(flow), at, parsed_answer(answer)));
+            }
             // Leaving.
             ["leave"] => self.tell(Input::Leave { alone: false }),
             ["leave", "alone"] => self.tell(Input::Leave { alone: true }),
