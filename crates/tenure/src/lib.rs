@@ -2,6 +2,7 @@
 //! the machines of `tenure_core` decide is carried out here, and everything people touch is here.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod documents;

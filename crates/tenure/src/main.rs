@@ -1,2 +1,7 @@
-//! tenure
-fn main() {}
+//! The `tenure` program. Everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tenure::cli::run()
+}

@@ -1,0 +1,266 @@
+//! `tenure explain`: what is promised for a flow, and why. Needs no cluster: the promises follow
+//! from the document.
+
+use clap::Args;
+use serde::Serialize;
+use tenure_core::{
+    flow::{
+        Fencing, OnLeaseLoss, Promise, Replay, Spec,
+        promise::promise,
+        spec::{Codec, Order, Sink, placeholders},
+    },
+    session::Timing,
+};
+
+use super::{
+    failure::Failure,
+    show::{self, Format},
+};
+use crate::documents::Gathered;
+
+/// What to explain.
+#[derive(Args)]
+pub(super) struct Explain {
+    /// Files, directories, or - for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+}
+
+/// One flow, explained.
+#[derive(Serialize)]
+struct Explained {
+    id: String,
+    path: String,
+    promise: Promise,
+    on_lease_loss: OnLeaseLoss,
+    because: Vec<(&'static str, String)>,
+    notes: Vec<String>,
+}
+
+impl Explain {
+    pub(super) fn run(&self, format: Format) -> Result<(), Failure> {
+        let all = Gathered::from_paths(&self.files)?;
+        if !all.mistakes.is_empty() {
+            return Err(Failure::Documents(all.mistakes));
+        }
+        let explained: Vec<Explained> = all.found.iter().map(|found| explain(&found.spec)).collect();
+        match format {
+            Format::Table => explained.iter().try_for_each(|one| show::line(one.text() + "\n")),
+            Format::Json | Format::Ndjson => show::list(format, &explained, &explained),
+        }
+    }
+}
+
+fn explain(spec: &Spec) -> Explained {
+    let promise = promise(spec.document());
+    let strict = spec.on_lease_loss();
+    let because = vec![
+        ("data", format!("{}\nbecause {}", promise.replay, replay_because(spec))),
+        ("stale holder", format!("{}\nbecause {}", promise.fencing, fencing_because(spec))),
+        ("readers", readers(promise.one_reader).to_owned()),
+        ("doubt", doubt(strict, spec, promise)),
+        ("gaps", gaps(strict)),
+    ];
+    Explained {
+        id: spec.id.to_string(),
+        path: path(spec),
+        promise,
+        on_lease_loss: strict,
+        because,
+        notes: notes(spec, promise),
+    }
+}
+
+impl Explained {
+    fn text(&self) -> String {
+        let mut lines = vec![format!("{}: {}", self.id, self.path)];
+        let notes = self.notes.iter().map(|note| ("note", note.clone()));
+        for (name, text) in self.because.iter().cloned().chain(notes) {
+            let mut parts = text.split('\n');
+            lines.push(format!("  {name:<13} {}", parts.next().unwrap_or_default()));
+            lines.extend(parts.map(|part| format!("  {:<13} {part}", "")));
+        }
+        lines.join("\n")
+    }
+}
+
+fn path(spec: &Spec) -> String {
+    let source = match (&spec.source.tcp, &spec.source.websocket) {
+        (Some(tcp), _) if tcp.tls => "tcp with TLS",
+        (Some(_), _) => "tcp",
+        (None, Some(_)) => "websocket",
+        (None, None) => "exec",
+    };
+    let codec = match spec.codec {
+        Codec::Ndjson(_) => "ndjson",
+        Codec::Lines(_) => "lines",
+    };
+    format!("{source} -> {codec} -> {}", sink(spec))
+}
+
+fn sink(spec: &Spec) -> &'static str {
+    match spec.sink {
+        Sink::Postgres(_) => "postgres",
+        Sink::Sqlite(_) => "sqlite",
+        Sink::Stdout(_) => "stdout",
+    }
+}
+
+fn pointer(spec: &Spec) -> Option<&str> {
+    match &spec.codec {
+        Codec::Ndjson(codec) => codec.position.as_ref().map(|p| p.pointer()),
+        Codec::Lines(_) => None,
+    }
+}
+
+fn replay_because(spec: &Spec) -> String {
+    match (pointer(spec), &spec.sink) {
+        (_, Sink::Stdout(_)) => {
+            "the stdout sink keeps no position, so a new holder cannot know where the last one was".to_owned()
+        }
+        (Some(at), _) => format!(
+            "each record carries its position at {at:?}, and the {} sink stores it in the data's own transaction",
+            sink(spec)
+        ),
+        (None, _) => "the codec names no position; give `codec: { ndjson: { position: POINTER } }` if the feed has one"
+            .to_owned(),
+    }
+}
+
+fn fencing_because(spec: &Spec) -> &'static str {
+    match spec.sink {
+        Sink::Postgres(_) | Sink::Sqlite(_) => {
+            "every transaction checks and advances this flow's row in tenure_flow_fence, and a new holder raises it before it reads"
+        }
+        Sink::Stdout(_) => "standard output cannot refuse a writer",
+    }
+}
+
+fn readers(one: bool) -> &'static str {
+    if one {
+        "the upstream takes one connection (`readers: one`), so the old holder must have let go before the new one connects"
+    } else {
+        "the upstream takes any number of connections; give `source.readers: one` if it does not"
+    }
+}
+
+fn doubt(on: OnLeaseLoss, spec: &Spec, promise: Promise) -> String {
+    let given = spec.supervision.on_lease_loss.is_some();
+    let chosen = if given { "as the document says" } else { "by default" };
+    match on {
+        OnLeaseLoss::RideThrough => format!(
+            "{on} ({chosen}): a holder that cannot reach the cluster goes on, and each commit still proves to the sink that it may\n\
+             for a moment two holders may read the feed; only one of them can store"
+        ),
+        OnLeaseLoss::Stop => {
+            let why = match (promise.fencing, promise.one_reader) {
+                (Fencing::LeaseOnly, _) => "the sink cannot tell a stale holder from the right one",
+                (Fencing::Enforced, true) => "the upstream takes one connection",
+                (Fencing::Enforced, false) => "it was asked for",
+            };
+            format!(
+                "{on} ({chosen}): a holder that cannot reach the cluster stops before its session can have ended, because {why}\nan outage of the cluster's store that outlasts a session stops the feed"
+            )
+        }
+    }
+}
+
+fn gaps(on: OnLeaseLoss) -> String {
+    let timing = Timing::default();
+    let found = match on {
+        OnLeaseLoss::RideThrough => "its session ends",
+        OnLeaseLoss::Stop => "its session has certainly ended",
+    };
+    format!(
+        "without a reader for as long as a reconnect takes when it is moved; when its node dies, until {found} ({} with the default --session-ttl) and somebody else connects",
+        show::span(timing.ttl)
+    )
+}
+
+fn notes(spec: &Spec, promise: Promise) -> Vec<String> {
+    let mut notes = Vec::new();
+    if promise.replay == Replay::Resumes && !asks_for_position(spec) {
+        notes.push("the hello does not use {position}: the feed is not told where to go on. If it begins anew by itself, what it sends \
+             again is stored again (see `order: increasing`), and what it leaves out is missing".to_owned());
+    }
+    if promise.replay == Replay::Resumes && order(spec) == Order::Opaque {
+        notes.push("positions are opaque: if the feed sends the record at {position} again, it is stored again; give `position: { at: .., order: increasing }` if positions rise".to_owned());
+    }
+    if promise.replay == Replay::FireAndForget {
+        notes.push("what the upstream sends while nobody reads is gone; Tenure cannot bring it back".to_owned());
+    }
+    match &spec.sink {
+        Sink::Sqlite(sqlite) => notes.push(format!(
+            "{} is one file: a process that is frozen inside a transaction stalls it for everybody who writes to it, and nothing remote can end that; all nodes that may run the flow need the same file",
+            sqlite.path
+        )),
+        Sink::Postgres(_) => notes.push("a holder frozen inside a transaction is ended by the next one's claim, within half a second".to_owned()),
+        Sink::Stdout(_) => notes.push("the records go to the standard output of whichever node has the flow".to_owned()),
+    }
+    if spec.source.exec.is_some() {
+        notes.push(
+            "the command must be listed in tenure.toml of every node that may run the flow; it runs once per holder"
+                .to_owned(),
+        );
+    }
+    if spec.supervision.freshness.is_none() {
+        notes.push("no freshness is given: a feed that is connected and silent counts as running".to_owned());
+    }
+    notes
+}
+
+fn order(spec: &Spec) -> Order {
+    match &spec.codec {
+        Codec::Ndjson(codec) => codec.position.as_ref().map(|p| p.order()).unwrap_or_default(),
+        Codec::Lines(_) => Order::Opaque,
+    }
+}
+
+fn asks_for_position(spec: &Spec) -> bool {
+    let source = &spec.source;
+    let texts = [
+        source.tcp.as_ref().and_then(|t| t.hello.as_deref()),
+        source.websocket.as_ref().and_then(|w| w.hello.as_deref()),
+        source.websocket.as_ref().map(|w| w.url.as_str()),
+        source.exec.as_ref().and_then(|e| e.hello.as_deref()),
+    ];
+    texts.into_iter().flatten().any(|text| placeholders(text).any(|name| name == "position"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(sink: &str, codec: &str, source: &str) -> String {
+        let text = format!("id: a\nsource: {source}\ncodec: {codec}\nsink: {sink}\n");
+        let all = Gathered::from_text("f", &text);
+        assert_eq!(all.mistakes, []);
+        explain(&all.found[0].spec).text()
+    }
+
+    const SQLITE: &str = "{ sqlite: { path: f.db, table: t } }";
+    const SEQ: &str = "{ ndjson: { position: /seq } }";
+
+    #[test]
+    fn a_resuming_feed_into_a_database_is_promised_exactly_once() {
+        let text = said(SQLITE, SEQ, "{ tcp: { address: \"h:1\", hello: \"{position}\" } }");
+        assert!(text.starts_with("a: tcp -> ndjson -> sqlite\n  data          exactly once"), "{text}");
+        assert!(text.contains("frozen inside a transaction stalls it for everybody"), "{text}");
+        assert!(text.contains("ride_through (by default)"), "{text}");
+        assert!(!text.contains("does not use {position}"), "{text}");
+    }
+
+    #[test]
+    fn a_feed_that_cannot_resume_is_promised_at_most_once() {
+        let text = said("{ stdout: {} }", "{ lines: {} }", "{ tcp: { address: \"h:1\" } }");
+        assert!(text.contains("at most once across a hand-over"), "{text}");
+        assert!(text.contains("stop (by default)") && text.contains("cannot tell a stale holder"), "{text}");
+    }
+
+    #[test]
+    fn a_feed_that_is_not_asked_for_its_position_is_warned_of() {
+        let text = said(SQLITE, SEQ, "{ tcp: { address: \"h:1\" }, readers: one }");
+        assert!(text.contains("does not use {position}"), "{text}");
+        assert!(text.contains("because the upstream takes one connection"), "{text}");
+    }
+}
