@@ -65,10 +65,21 @@ enum Until {
     Told { since: Moment },
 }
 
+/// How often writes about a flow were refused lately.
 #[derive(Debug)]
 struct Refusals {
     count: u32,
     last: Moment,
+    /// It is left alone until its records move, or for a moment.
+    shunned: bool,
+}
+
+impl Refusals {
+    /// Each further refusal doubles the wait: most likely the watch is behind, and it will tell.
+    fn until(&self, settings: &Settings) -> Moment {
+        let doubled = settings.retry_after.saturating_mul(1 << (self.count - 1).min(16));
+        self.last.after(doubled.min(settings.sweep_every))
+    }
 }
 
 /// Whether the commit says that we are not the coordinator any more.
@@ -120,7 +131,7 @@ impl Duty {
         self.dirty |= !expected;
         if let Fact::Flow(id, _) | Fact::Assignment(id, _) | Fact::Verdict(id, _) = fact {
             if let Some(refusals) = self.refused.get_mut(id) {
-                refusals.last = Moment(0); // Its records have moved: it may be tried again.
+                refusals.shunned = false;
             }
             match self.pending.get_mut(id) {
                 Some(Pending { until: Until::Told { .. }, .. }) => self.settle(id),
@@ -177,8 +188,8 @@ impl Duty {
                 self.drop_pending(&flows);
                 let blamed = |id: &&FlowId| by.as_ref().is_none_or(|by| by == *id);
                 for id in flows.iter().filter(blamed) {
-                    let refusals = self.refused.entry(id.clone()).or_insert(Refusals { count: 0, last: now });
-                    *refusals = Refusals { count: refusals.count + 1, last: now };
+                    let count = self.refused.get(id).map_or(1, |before| before.count + 1);
+                    self.refused.insert(id.clone(), Refusals { count, last: now, shunned: true });
                 }
             }
             Answer::Unavailable => {
@@ -220,12 +231,11 @@ impl Duty {
         }
         (self.dirty, self.planned, self.swept) = (false, Some(now), now);
         self.patience.note(now, picture);
-        let waiting = |id: &FlowId| self.refused.get(id).is_some_and(|r| now < r.last.after(settings.retry_after));
+        self.refused.retain(|_, refusals| now < refusals.last.after(settings.sweep_every * 2));
+        let shunned = |id: &FlowId| self.refused.get(id).is_some_and(|refusals| refusals.shunned);
         let scene =
-            Scene { now, picture, settings, pending: &self.pending, patience: &self.patience, shunned: &waiting };
+            Scene { now, picture, settings, pending: &self.pending, patience: &self.patience, shunned: &shunned };
         self.queue = decide(&scene).into();
-        let fresh = |r: &Refusals| r.last == Moment(0) || now < r.last.after(settings.sweep_every);
-        self.refused.retain(|_, refusals| fresh(refusals));
     }
 
     fn give_up_waiting(&mut self, now: Moment, settings: &Settings) {
@@ -235,8 +245,8 @@ impl Duty {
         if !untold.is_empty() {
             self.drop_pending(&untold);
         }
-        if self.refused.values().any(|r| r.last != Moment(0) && now >= r.last.after(settings.retry_after)) {
-            self.refused.values_mut().for_each(|r| r.last = Moment(0));
+        for refusals in self.refused.values_mut().filter(|r| r.shunned && now >= r.until(settings)) {
+            refusals.shunned = false;
             self.dirty = true;
         }
     }
@@ -288,8 +298,8 @@ impl Duty {
                 earlier(since.after(settings.unknown_patience));
             }
         }
-        for refusals in self.refused.values().filter(|r| r.last != Moment(0)) {
-            earlier(refusals.last.after(settings.retry_after));
+        for refusals in self.refused.values().filter(|r| r.shunned) {
+            earlier(refusals.until(settings));
         }
         wake
     }

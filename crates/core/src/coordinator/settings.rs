@@ -31,7 +31,8 @@ pub struct Settings {
     pub close_patience: Duration,
     /// How long a commit with an unknown outcome is waited for before it is decided anew.
     pub unknown_patience: Duration,
-    /// How long to wait after a refusal, or while the store is unavailable.
+    /// How long to wait while the store is unavailable, and after the first refusal of a write; each
+    /// further one doubles it, up to `sweep_every`.
     pub retry_after: Duration,
     /// How often a vacant office is asked for.
     pub campaign_every: Duration,

@@ -480,6 +480,18 @@ fn spine(desk: &Desk<'_>, seat: u32) -> Spine {
 }
 
 /// One line a human can read; the log and the transcripts print this.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.moves.is_empty() && self.unplaced.is_empty() {
+            return f.write_str("nothing to do");
+        }
+        let given = self.moves.iter().filter(|m| m.from.is_none()).count();
+        let (moved, unplaced) = (self.moves.len() - given, self.unplaced.len());
+        write!(f, "{given} to give, {moved} to move, {unplaced} without a better place")
+    }
+}
+
+/// One line a human can read; the log and the transcripts print this.
 impl fmt::Display for Move {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.from {

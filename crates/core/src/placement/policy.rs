@@ -1,7 +1,7 @@
 //! What a cluster's operator may choose about placement.
 
 /// Defaults suit everybody; nothing here can break a hard constraint.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {
     /// Move running flows to even out weight and spread. Without it only those move that must:
     /// their node is draining or leaving, no longer fits, or a person asked.

@@ -20,7 +20,8 @@ pub struct View {
     pub rooms: Vec<Room>,
     /// The flows that should run, in the order of their ids.
     pub seats: Vec<Seat>,
-    /// The distinct label requirements; [`Seat::require`] is an index into it. The first is empty.
+    /// The distinct label requirements; [`Seat::require`] is an index into it. There is always a
+    /// first one, and it is empty.
     pub requires: Vec<Labels>,
     /// How many distinct spread values there are; [`Seat::spread`] is below it.
     pub spreads: u32,

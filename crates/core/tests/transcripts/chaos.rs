@@ -3,6 +3,8 @@
 //! should be and nothing more is written.
 
 use crate::world::World;
+use std::collections::BTreeSet;
+
 use tenure_core::{
     id::{FlowId, NodeName, SessionId},
     moment::Dice,
@@ -18,12 +20,14 @@ const DEEDS: usize = 120;
 struct Episode {
     world: World,
     dice: Dice,
+    frozen: BTreeSet<String>,
     log: Vec<String>,
 }
 
 impl Episode {
     fn begin(seed: u64) -> Episode {
-        let mut episode = Episode { world: World::new(), dice: Dice::from_seed(seed), log: Vec::new() };
+        let mut episode =
+            Episode { world: World::new(), dice: Dice::from_seed(seed), frozen: BTreeSet::new(), log: Vec::new() };
         for n in 1..=NODES {
             episode.command(&format!("node n{n}"));
             episode.command(&format!("coordinator n{n}"));
@@ -54,8 +58,14 @@ impl Episode {
         let command = match (self.dice.below(22), there) {
             (0, _) if live => format!("expire {node}"),
             (0 | 1, _) if !live => format!("node {node}"),
-            (2, _) => format!("freeze {node}"),
-            (3, _) => format!("thaw {node}"),
+            (2, _) => {
+                self.frozen.insert(node.clone());
+                format!("freeze {node}")
+            }
+            (3, _) => {
+                self.frozen.remove(&node);
+                format!("thaw {node}")
+            }
             (4, _) if !behind => format!("lag {node}"),
             (5, _) if behind => format!("catch-up {node}"),
             (6, _) => format!("doubt {node}"),
@@ -73,6 +83,7 @@ impl Episode {
             (18, Some(false)) => format!("restart {flow}"),
             (13..=18, None) if flow.ends_with('1') => format!("flow {flow} strict"),
             (13..=18, None) => format!("flow {flow}"),
+            (20, _) if !self.frozen.contains(&node) => format!("reread {node}"),
             (19, _) => format!("wait {}", self.dice.below(4000)),
             (_, _) => "holders".to_owned(),
         };

@@ -23,6 +23,8 @@ use tenure_core::{
 const STEP: Duration = Duration::from_millis(50);
 /// After each command the world goes on until nothing happens for so many steps.
 const QUIET_STEPS: usize = 3;
+/// And no longer than this: with a watch that lags, something may go on for ever.
+const SETTLE_STEPS_MAX: usize = 400;
 
 /// See the module's head.
 pub(crate) struct World {
@@ -116,6 +118,7 @@ impl World {
             ["resign", name] => self.tell(&node(name), Input::Resign),
             ["lag", name] => self.lag(&node(name)),
             ["catch-up", name] => self.catch_up(&node(name)),
+            ["reread", name] => self.reread(&node(name)),
             ["next-commit", "answer-lost"] => self.mishap(Mishap::AnswerLost),
             ["next-commit", "lost"] => self.mishap(Mishap::CommitLost),
             ["next-commit", "unavailable"] => self.mishap(Mishap::Unavailable),
@@ -311,7 +314,10 @@ impl World {
 
     fn settle(&mut self) {
         let mut quiet = 0;
-        while quiet < QUIET_STEPS {
+        for _ in 0..SETTLE_STEPS_MAX {
+            if quiet == QUIET_STEPS {
+                return;
+            }
             let before = (self.said.len(), self.revision);
             self.pass(STEP);
             quiet = if before == (self.said.len(), self.revision) { quiet + 1 } else { 0 };
@@ -361,15 +367,18 @@ impl World {
     fn coordinator(&mut self, name: NodeName) -> bool {
         let mut machine = Coordinator::new(name.clone(), Settings::default());
         let session = self.store.session(&name);
-        let mut told = vec![News::Begin];
-        told.extend(all(&self.store).into_iter().map(News::Has));
-        told.push(News::Ready(Revision(self.revision)));
-        let mut effects = machine.step(self.now, Input::Session(session));
-        for news in told {
-            effects.extend(machine.step(self.now, Input::News(news)));
-        }
+        let effects = machine.step(self.now, Input::Session(session));
+        assert!(effects.is_empty(), "without a picture there is nothing to do");
         self.coordinators.insert(name.clone(), Watcher { machine, behind: None });
-        effects.into_iter().for_each(|effect| self.perform(&name, effect));
+        self.reread(&name)
+    }
+
+    /// The watch begins anew, with a list. What it had not delivered is void.
+    fn reread(&mut self, name: &NodeName) -> bool {
+        let list = all(&self.store).into_iter().map(News::Has);
+        let told = [News::Begin].into_iter().chain(list).chain([News::Ready(Revision(self.revision))]);
+        self.inputs.extend(told.map(|news| (name.clone(), Input::News(news))));
+        self.coordinators.get_mut(name).unwrap().behind = None;
         true
     }
 
@@ -524,9 +533,7 @@ impl World {
         let plan = preview(&self.store, &Policy::default());
         plan.moves.iter().for_each(|m| self.say(m.to_string()));
         plan.unplaced.iter().for_each(|u| self.say(u.to_string()));
-        if plan.moves.is_empty() && plan.unplaced.is_empty() {
-            self.say("nothing to do");
-        }
+        self.say(plan.to_string());
         false
     }
 
