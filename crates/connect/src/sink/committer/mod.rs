@@ -428,6 +428,7 @@ impl<P: Load> Committer<P> {
             }
             other => return self.refused(round, entries, other, out),
         };
+        let asked = entries.len();
         let entries = self.settle_proven(entries, rows.values().map(|stored| stored.nonce), out);
         let mut expected = Vec::new();
         for entry in entries {
@@ -440,7 +441,8 @@ impl<P: Load> Committer<P> {
             }
         }
         match before {
-            Some(refusal) if !expected.is_empty() => self.refused(round, expected, refusal, out),
+            // It was said of all of them; with one less it may have been about that one.
+            Some(refusal) if expected.len() == asked => self.refused(round, expected, refusal, out),
             _ => self.start(round, expected, out),
         }
     }

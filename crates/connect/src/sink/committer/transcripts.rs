@@ -233,6 +233,19 @@ fn a_refusal_after_an_unanswered_commit_means_nothing_before_somebody_looked() {
 }
 
 #[test]
+fn a_refusal_is_forgotten_when_the_look_took_somebody_out_of_the_batch() {
+    let mut s = Scene::new(1);
+    s.submit("a", 1);
+    s.submit("b", 1);
+    assert_eq!(s.answer(1, Answer::Ambiguous(lost())), ["writer 0: 2 looks at a b"]);
+    let before = stored(token(), 4, Nonce(3));
+    assert_eq!(s.answer(2, looked(&[("a", before), ("b", before)])), ["writer 0: 3 commits a[0..1] b[0..1] as n2"]);
+    assert_eq!(s.refused(3), ["writer 0: 4 looks at a b"]);
+    let seen = looked(&[("a", stored(token(), 5, s.nonce(1))), ("b", before)]);
+    assert_eq!(s.answer(4, seen), ["a: 1 settled", "writer 0: 5 commits b[0..1] as n3"], "b is not to blame");
+}
+
+#[test]
 fn a_bad_row_is_found_by_flow_and_then_by_row_and_only_it_is_kept_aside() {
     let mut s = Scene::new(1);
     s.submit("x", 1);
