@@ -29,7 +29,7 @@ pub fn applied(there: Option<&Flow>, document: &Document, now: Revision) -> Resu
     }
     // Another place starts without a position; the old place's means nothing there.
     let origin = if same_place(&there.document.sink, &document.sink) { there.origin } else { fresh_origin(there, now) };
-    Ok(Some((Effect::Updated, Flow { document: document.clone(), origin, ..there.clone() })))
+    Ok(Some((Effect::Updated, Flow { document: document.clone(), origin, wish: None, ..there.clone() })))
 }
 
 fn same_place(a: &Sink, b: &Sink) -> bool {
@@ -64,11 +64,11 @@ pub fn changed(id: &FlowId, there: &Flow, change: &Change, now: Revision) -> Res
         }
         Change::Restart { from_start } => {
             let origin = if *from_start { fresh_origin(there, now) } else { there.origin };
-            Ok(Some(Flow { restarts: there.restarts + 1, origin, ..there.clone() }))
+            Ok(Some(Flow { restarts: there.restarts + 1, origin, wish: None, ..there.clone() }))
         }
-        Change::Move { to } => {
-            Ok((there.wish.as_ref() != Some(to)).then(|| Flow { wish: Some(to.clone()), ..there.clone() }))
-        }
+        // A wish is part of one revision of the record, carried out or passed over with it: the same
+        // wish again is a new one. That the flow is there already is for the caller to see.
+        Change::Move { to } => Ok(Some(Flow { wish: Some(to.clone()), ..there.clone() })),
         Change::Forget if there.forget => Ok(None),
         Change::Forget => Ok(Some(Flow { desired: Desired::Terminated, forget: true, wish: None, ..there.clone() })),
     }

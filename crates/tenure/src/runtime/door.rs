@@ -211,7 +211,12 @@ impl ServerDoor {
                 return Err(Refusal::Stale { now: there.modified });
             }
             if let Change::Move { to } = change {
-                may_move(self.view.look().picture(), id, to)?;
+                let look = self.view.look();
+                let there_already = look.picture().assignments.get(id).is_some_and(|a| a.value.is_out() && a.value.node == *to);
+                if there_already {
+                    return Ok(there.modified);
+                }
+                may_move(look.picture(), id, to)?;
             }
             let now = there.modified.max(self.view.look().revision());
             let Some(flow) = people::changed(id, &there.value, change, now)? else { return Ok(there.modified) };
