@@ -330,8 +330,8 @@ impl World {
         let fence = self.fences.get(&flow).copied();
         let fenced = fence.filter(|fence| *fence > pipeline.token);
         let exit = match (how, pipeline.halt_by, fenced) {
-            (240.., ..) => Exit::Failed(reason(Code::SourceClosed)),
-            (230.., None, _) if crate::rules::is_strict(&pipeline.order) => Exit::Failed(reason(Code::LeaseDoubtful)),
+            (200.., ..) => Exit::Failed(reason(Code::SourceClosed)),
+            (190.., None, _) if crate::rules::is_strict(&pipeline.order) => Exit::Failed(reason(Code::LeaseDoubtful)),
             (_, Some(_), _) if how < 100 => Exit::Stopped,
             (_, _, Some(by)) if pipeline.open => Exit::Fenced { by },
             (_, _, Some(stored)) => Exit::Regressed { stored },
