@@ -20,7 +20,7 @@ pub enum Effect {
     ReopenInbox,
     /// The session's validity has moved.
     Validity(Moment),
-    /// Run the flow under this token; answered by [`Input::Exited`].
+    /// Run the flow under this token; answered by [`Input::Exited`](super::Input::Exited).
     Start(FlowId, Token, Arc<Order>),
     /// End a pipeline: settle what was read (`flush`) or drop it; by `by` at the latest it is aborted.
     Halt {

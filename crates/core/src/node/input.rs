@@ -47,13 +47,14 @@ pub enum Input {
     InboxAt(Revision),
     /// A pipeline has opened its source.
     Running(FlowId, Token),
-    /// A pipeline has ended. Each [`Effect::Start`] is answered by exactly one.
+    /// A pipeline has ended. Each [`Effect::Start`](super::Effect::Start) is answered by exactly one.
     Exited(FlowId, Token, Exit),
-    /// Answers [`Effect::CloseFence`].
+    /// Answers [`Effect::CloseFence`](super::Effect::CloseFence).
     FenceClosed(FlowId, Token, Closed),
-    /// Answers [`Effect::HandOver`], [`Effect::Release`] and [`Effect::Conclude`].
+    /// Answers [`Effect::HandOver`](super::Effect::HandOver), [`Effect::Release`](super::Effect::Release)
+    /// and [`Effect::Conclude`](super::Effect::Conclude).
     Committed(FlowId, Revision, Answer),
-    /// Answers [`Effect::Look`], flow by flow.
+    /// Answers [`Effect::Look`](super::Effect::Look), flow by flow.
     Looked(FlowId, Look),
     /// Hand everything over and end (SIGTERM). `alone` if no other node could take a flow.
     Leave {
