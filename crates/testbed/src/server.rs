@@ -4,7 +4,10 @@ use std::{
     fs,
     io::Write as _,
     net::TcpListener,
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -48,6 +51,34 @@ impl Postgres {
     /// If PostgreSQL's programs are not installed, or do not work; the message says what to do. A
     /// test that cannot run its server has not passed.
     pub fn start() -> Postgres {
+        let server = Postgres::initialised();
+        server.start_again();
+        server
+    }
+
+    /// The same, but it takes encrypted connections only, under that certificate and key (PEM).
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    pub fn start_with_tls(certificate: &str, key: &str) -> Postgres {
+        let server = Postgres::initialised();
+        let file = |name: &str, content: &str| {
+            let path = server.data_dir().join(name);
+            fs::write(&path, content).expect("writing into the cluster");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("closing the file to others");
+            if let Some((uid, gid)) = server.user {
+                std::os::unix::fs::chown(&path, Some(uid), Some(gid)).expect("giving the file away");
+            }
+        };
+        file("server.crt", certificate);
+        file("server.key", key);
+        file("pg_hba.conf", "hostssl all all 127.0.0.1/32 trust\n");
+        file("postgresql.auto.conf", "ssl = on\n");
+        server.start_again();
+        server
+    }
+
+    fn initialised() -> Postgres {
         let bin = programs();
         let user = unprivileged();
         let dir = tempfile::Builder::new().prefix("tenure-pg-").tempdir().expect("a temporary directory");
@@ -57,7 +88,6 @@ impl Postgres {
         let server =
             Postgres { dir, bin, port: free_port(), user, guard: Mutex::new(None), databases: AtomicU32::new(0) };
         server.init();
-        server.start_again();
         server
     }
 
@@ -178,8 +208,8 @@ impl Postgres {
         if let Some((uid, gid)) = self.user {
             command.gid(gid).uid(uid);
         }
-        // The working directory may be closed to that user.
-        command.current_dir("/");
+        // The working directory and the home may be closed to that user.
+        command.current_dir("/").env("HOME", self.dir.path());
         command
     }
 

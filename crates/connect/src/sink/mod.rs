@@ -68,7 +68,8 @@ pub trait FlowSink: Send + Sync {
 
     /// Makes a batch durable as number `seq` (the last claimed or settled one plus 1) in one
     /// transaction with the fence and the position. Resolves an ambiguous commit by itself, by
-    /// repeating the same fenced write. A flow has at most one write under way.
+    /// repeating the same fenced write. A flow has at most one write under way. Dropping the future
+    /// does not call the write back: raise the fence (claim) to be sure that it does not land later.
     fn write(&self, permit: Permit<'_>, seq: u64, batch: Batch) -> BoxFuture<'static, Written>;
 }
 

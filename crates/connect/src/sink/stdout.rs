@@ -112,3 +112,95 @@ impl FlowSink for StdoutSink {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Mutex, mpsc},
+        time::Duration,
+    };
+
+    use tenure_core::{flow::OnLeaseLoss, grant::Validity, token::Holder};
+
+    use super::*;
+    use crate::record::{Cell, Row};
+
+    struct Standing;
+
+    impl World for Standing {
+        fn now(&self) -> Moment {
+            Moment(100)
+        }
+        fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(tokio::time::sleep(span))
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn grant(until: u64) -> Grant {
+        Grant {
+            flow: FlowId::new("f").unwrap(),
+            token: Token::first(1, 1),
+            holder: Holder(1),
+            origin: 0,
+            on_lease_loss: OnLeaseLoss::Stop,
+            validity: Validity::until(Moment(until)),
+        }
+    }
+
+    fn batch(cells: impl IntoIterator<Item = Cell>) -> Batch {
+        Batch { rows: cells.into_iter().map(|cell| Row::from([cell])).collect(), ..Batch::default() }
+    }
+
+    #[tokio::test]
+    async fn each_record_is_a_line_as_it_came() {
+        let page = Page::default();
+        let sink = Arc::new(StdoutHub::to(Arc::new(Standing), page.clone())).door();
+        let g = grant(10_000);
+        assert_eq!(sink.claim(&g).await, Ok(Claimed { seq: 0, position: None }));
+        let both = batch([Cell::Json(r#"{"a": 1}"#.into()), Cell::Text("plain".into())]);
+        let written = sink.write(g.permit(Moment(1)).unwrap(), 1, both).await;
+        assert_eq!(written, Written::Settled { rows: 2, rejected: 0 });
+        assert_eq!(String::from_utf8(page.0.lock().unwrap().clone()).unwrap(), "{\"a\": 1}\nplain\n");
+    }
+
+    #[tokio::test]
+    async fn a_permit_that_has_ended_writes_nothing() {
+        let page = Page::default();
+        let sink = Arc::new(StdoutHub::to(Arc::new(Standing), page.clone())).door();
+        let g = grant(50);
+        let written = sink.write(g.permit(Moment(1)).unwrap(), 1, batch([Cell::Text("late".into())])).await;
+        assert_eq!(written, doubtful());
+        assert!(page.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_past_the_permit_for_a_reader_that_does_not_read() {
+        struct Stuck(mpsc::Receiver<()>);
+        impl Write for Stuck {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                let _until_the_test_ends = self.0.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (_reader, never) = mpsc::channel();
+        let sink = Arc::new(StdoutHub::to(Arc::new(Standing), Stuck(never))).door();
+        let g = grant(150);
+        let written = sink.write(g.permit(Moment(1)).unwrap(), 1, batch([Cell::Text("x".into())])).await;
+        assert_eq!(written, doubtful());
+    }
+}

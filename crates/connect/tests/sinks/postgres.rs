@@ -375,3 +375,28 @@ async fn a_restart_and_a_crash_of_the_server_are_ridden_through() {
     assert_eq!(all, format!("{batches}|{batches}|{batches}"));
     assert!(server().port() != own.port());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_demands_encryption_is_used_under_a_checked_certificate() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let root = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(root.path(), &certificate).unwrap();
+    let own = tokio::task::spawn_blocking(move || Postgres::start_with_tls(&certificate, &key)).await.unwrap();
+    let sinks = sinks("a/1");
+    let trusted = Db::at(&format!("{}?sslmode=verify-full&sslrootcert={}", own.url(), root.path().display()));
+    let (sink, g) = (trusted.door(&sinks, "f", "bigint"), grant("f", 1, 1));
+    sink.claim(&g).await.unwrap();
+    assert_eq!(write(&sink, &g, 1, rows(0..3)).await, settled(3, 0));
+    let encrypted =
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name LIKE 'tenure%'";
+    assert_eq!(own.sql(&own.url(), encrypted), "t");
+    let refused = |options: &'static str| {
+        let untrusting = Db::at(&format!("{}{options}", own.url()));
+        let sink = untrusting.door(&sinks, "g", "bigint");
+        async move { sink.claim(&grant("g", 1, 1)).await.unwrap_err().to_string() }
+    };
+    let (plain, unchecked) = tokio::join!(refused(""), refused("?sslmode=require"));
+    assert!(plain.contains("no encryption"), "{plain}");
+    assert!(unchecked.contains("certificate"), "{unchecked}");
+}

@@ -92,6 +92,31 @@ async fn a_row_locked_by_a_stranger_holds_up_its_own_flow_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fence_row_locked_by_a_stranger_holds_up_its_own_flows_writes_only() {
+    let db = Db::new();
+    let sinks = sinks("a/1");
+    let names: Vec<String> = (0..50).map(|n| format!("f{n}")).collect();
+    let doors: Vec<_> = names.iter().map(|name| (db.door(&sinks, name, "bigint"), grant(name, 1, 1))).collect();
+    join_all(doors.iter().map(|(sink, g)| async { sink.claim(g).await.unwrap() })).await;
+    let stranger = db.session("psql").await;
+    stranger.batch_execute("BEGIN; SELECT FROM tenure_flow_fence WHERE flow = 'f7' FOR UPDATE").await.unwrap();
+    let held = write(&doors[7].0, &doors[7].1, 1, rows(0..1));
+    let others = async {
+        let start = Instant::now();
+        for seq in 1..=20 {
+            let others = doors.iter().enumerate().filter(|(n, _)| *n != 7);
+            let all = join_all(others.map(|(_, (sink, g))| write(sink, g, seq, rows(0..1)))).await;
+            assert!(all.iter().all(|written| *written == settled(1, 0)), "{all:?}");
+        }
+        start.elapsed()
+    };
+    let (held, took) = tokio::join!(held, others);
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let Written::Failed(reason) = held else { panic!("{held:?}") };
+    assert!(reason.detail.contains("locked by another transaction"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_strict_write_is_cut_off_when_its_permit_ends_and_never_lands() {
     let db = Db::new();
     let sinks = sinks("a/1");

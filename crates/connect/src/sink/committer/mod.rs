@@ -8,6 +8,7 @@
 //!              suspects -> open batch (1 per  |--> Fenced --------> Fenced; the others again
 //!              later ---'  writer, one entry  |--> Refused -------> halves, then rows (hunt)
 //!                          per flow)          |--> Unfit ---------> Failed for that table
+//!                                             |--> Held ----------> later; the others again
 //!                                             |--> Again ---------> later, while patience lasts
 //!                                             '--> Ambiguous -----> Look: is our nonce there?
 //! ```
@@ -122,6 +123,13 @@ pub enum Answer {
     /// Nothing was committed: these flows' fence rows are not as the members expect (none: the row
     /// is missing).
     Fenced(Vec<(FlowId, Option<Stored>)>),
+    /// Nothing was committed: these flows' fence rows are locked by somebody.
+    Held {
+        /// Whose; may be none by the time somebody looked.
+        flows: Vec<FlowId>,
+        /// What to tell them when patience ends.
+        reason: Reason,
+    },
     /// Nothing was committed: the sink refuses some row.
     Refused(Refusal),
     /// Nothing was committed: a table cannot take anything (missing, no rights, wrong columns).
@@ -363,6 +371,11 @@ impl<P: Load> Committer<P> {
                 let doubtful = entries.into_iter().map(Entry::in_doubt).collect();
                 self.out_of_reach(round.now, doubtful, &reason, out);
             }
+            Answer::Held { flows, reason } => {
+                let (held, others) = entries.into_iter().partition(|entry| flows.contains(&entry.what.flow));
+                self.put_off(round.now, held, &reason, out);
+                self.start(round, others, out);
+            }
             Answer::Again { target, reason } => self.again(round.now, entries, target, &reason, out),
             refusal if entries.iter().any(|entry| entry.doubtful) => {
                 self.look(round, entries, Some(refusal), out);
@@ -464,7 +477,7 @@ impl<P: Load> Committer<P> {
             }
             Answer::Again { target, reason } => self.again(round.now, entries, target, &reason, out),
             Answer::Ambiguous(reason) => self.out_of_reach(round.now, entries, &reason, out),
-            Answer::Done { .. } | Answer::Looked(_) | Answer::Fenced(_) => {
+            Answer::Done { .. } | Answer::Looked(_) | Answer::Fenced(_) | Answer::Held { .. } => {
                 let reason = Reason::new(Code::SinkRefuses, "the writer gave an answer that fits no question");
                 entries.into_iter().for_each(|entry| self.reply(entry, Written::Failed(reason.clone()), out));
             }
@@ -545,8 +558,13 @@ impl<P: Load> Committer<P> {
         if target.is_none() {
             return self.out_of_reach(now, entries, reason, out);
         }
-        let (mut troubled, others) = by_target(entries, target.as_ref());
+        let (troubled, others) = by_target(entries, target.as_ref());
         self.push_first(others.into_iter());
+        self.put_off(now, troubled, reason, out);
+    }
+
+    /// They are tried again after a pause, apart from the others, while their patience lasts.
+    fn put_off(&mut self, now: Moment, mut troubled: Group<P>, reason: &Reason, out: &mut Vec<Effect<P>>) {
         let out_of_patience = |entry: &mut Entry<P>| now.since(*entry.troubled.get_or_insert(now)) >= PATIENCE;
         for entry in troubled.extract_if(.., out_of_patience).collect::<Vec<_>>() {
             self.reply(entry, Written::Failed(reason.clone()), out);

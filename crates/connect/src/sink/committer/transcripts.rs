@@ -331,6 +331,21 @@ fn a_locked_table_delays_its_own_flows_only() {
 }
 
 #[test]
+fn a_flow_whose_fence_somebody_holds_waits_apart_and_the_others_go_again_at_once() {
+    let mut s = Scene::new(2);
+    s.submit("x", 1);
+    s.submit("a", 1);
+    s.submit("b", 1);
+    s.after(5);
+    let held = || Answer::Held { flows: vec![flow("a")], reason: Reason::new(Code::SinkRefuses, "a is held") };
+    assert_eq!(s.answer(2, held()), ["writer 1: 3 commits b[0..1] as n3"]);
+    assert_eq!(s.done(3), ["b: 1 settled"]);
+    assert_eq!(s.after(100), ["writer 1: 4 commits a[0..1] as n4"]);
+    s.now = s.now.after(PATIENCE);
+    assert_eq!(s.answer(4, held()), ["a: failed: sink_refuses: a is held"]);
+}
+
+#[test]
 fn a_short_outage_is_ridden_through_and_a_long_one_is_told() {
     let mut s = Scene::new(1);
     s.submit("a", 1);

@@ -13,6 +13,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A peer that acknowledges nothing for this long is gone.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+
 /// Where a PostgreSQL sink is. Never shows its password.
 #[derive(Clone)]
 pub(super) struct Address {
@@ -35,6 +38,10 @@ impl Address {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(SILENT_MAX);
+        }
+        config.keepalives_idle(SILENT_MAX);
         let encrypted = asked.verify || config.get_ssl_mode() == SslMode::Require;
         config.ssl_mode(if encrypted { SslMode::Require } else { SslMode::Disable });
         let tls = encrypted.then(|| tls(asked.root_file.as_deref())).transpose()?;

@@ -33,6 +33,9 @@ use crate::{
 /// Claims in one statement: their rows are locked together.
 const CLAIMS_MAX: usize = 500;
 
+const IMPATIENT: &str = "SET lock_timeout = '300ms'";
+const PATIENT: &str = "SET lock_timeout = '2500ms'";
+
 /// What a claim gives: where to go on, and how rows go in.
 pub(super) type Granted = Result<(Claimed, Arc<Layout>), ClaimError>;
 
@@ -168,8 +171,9 @@ impl Desk {
             return batch.into_iter().map(|(claim, _)| claim).collect();
         };
         let pid = session.pid;
+        let slow = batch.iter().any(|(claim, _)| self.slow.contains(&claim.grant.flow));
         let outcome = tokio::select! {
-            outcome = raise(session, &batch) => outcome,
+            outcome = raise(session, &batch, slow) => outcome,
             () = shared.clear_the_way(pid) => Err(None),
             () = shared.world.sleep(PATIENCE) => Err(None),
         };
@@ -205,9 +209,12 @@ impl Desk {
                     "a row of tenure_flow_fence is locked by a transaction that does not end ({})",
                     spoken(error)
                 ));
-                // One of them is locked; apart, only that one waits.
-                self.slow.extend(batch.iter().map(|(claim, _)| claim.grant.flow.clone()));
-                self.only_patient(claims(batch), &reason)
+                let all: HashSet<FlowId> = batch.iter().map(|(claim, _)| claim.grant.flow.clone()).collect();
+                let left = self.only_patient(claims(batch), &reason);
+                // One of them is locked; apart, only that one waits. Who was told comes back by itself.
+                self.slow.retain(|flow| !all.contains(flow));
+                self.slow.extend(left.iter().map(|claim| claim.grant.flow.clone()));
+                left
             }
             Verdict::Lost | Verdict::Server => {
                 self.session = None;
@@ -244,6 +251,21 @@ struct Outcome {
 
 /// The claim's statement, and a look at those that it did not return.
 async fn raise(
+    session: &mut Session,
+    batch: &[(Claim, Arc<Layout>)],
+    slow: bool,
+) -> Result<Outcome, Option<tokio_postgres::Error>> {
+    if !slow {
+        return raise_all(session, batch).await;
+    }
+    // Its first wait was long enough for every timeout of ours; now it looks in between others.
+    session.client.batch_execute(IMPATIENT).await?;
+    let outcome = raise_all(session, batch).await;
+    session.client.batch_execute(PATIENT).await?;
+    outcome
+}
+
+async fn raise_all(
     session: &mut Session,
     batch: &[(Claim, Arc<Layout>)],
 ) -> Result<Outcome, Option<tokio_postgres::Error>> {

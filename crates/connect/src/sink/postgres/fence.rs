@@ -92,6 +92,10 @@ ON CONFLICT (flow) DO UPDATE
         AND x.holder = excluded.holder)
 RETURNING flow, seq, position";
 
+/// Those of the rows that nobody holds.
+pub(super) const FREE: &str =
+    "SELECT flow FROM tenure_flow_fence WHERE flow = ANY ($1::text[]) FOR NO KEY UPDATE SKIP LOCKED";
+
 pub(super) const LOOK: &str = "SELECT flow, lineage, epoch, attempt, holder, seq, nonce
     FROM tenure_flow_fence WHERE flow = ANY ($1::text[])";
 
@@ -164,7 +168,8 @@ pub(super) fn advance_and_commit<P: Load>(
     position: impl Fn(&P) -> Option<&str>,
     within: Option<u64>,
 ) -> String {
-    let mut sql = String::from("SET CONSTRAINTS ALL IMMEDIATE; ");
+    // Whoever may be ended is out of the way after half a second; others are not waited for here.
+    let mut sql = String::from("SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL lock_timeout = '1s'; ");
     if let Some(ms) = within {
         add(&mut sql, format_args!("SET LOCAL statement_timeout = {}; ", ms.max(1)));
     }

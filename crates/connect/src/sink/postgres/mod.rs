@@ -17,7 +17,10 @@ mod writer;
 use std::{
     collections::{BTreeMap, HashSet},
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -78,6 +81,7 @@ struct Shared {
     own: Arc<OwnPids>,
     /// For looks and for clearing the way; opened when needed.
     aside: tokio::sync::Mutex<Option<Session>>,
+    told_about_rights: AtomicBool,
 }
 
 impl PostgresHub {
@@ -102,6 +106,7 @@ impl PostgresHub {
             layouts: Layouts::default(),
             own: Arc::default(),
             aside: tokio::sync::Mutex::new(None),
+            told_about_rights: AtomicBool::new(false),
         });
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = |_| -> ToWriter<Rows> {
@@ -139,8 +144,10 @@ impl Shared {
     async fn clear_the_way(&self, pid: i32) {
         loop {
             self.world.sleep(BLOCKED_AFTER).await;
-            if let Err(error) = self.clear_once(pid).await {
-                warn!(sink = %self.address, %error, "cannot end the transactions in the way; they end by their own timeouts within 2 s, if their role's settings allow");
+            if let Err(error) = self.clear_once(pid).await
+                && !self.told_about_rights.swap(true, Ordering::Relaxed)
+            {
+                warn!(sink = %self.address, %error, "could not end the transactions that stand in the way; they end by their own timeout after 2 s. All nodes should use one role, or roles that are members of pg_signal_backend");
             }
         }
     }

@@ -44,6 +44,11 @@ pub(super) fn verdict(error: &tokio_postgres::Error) -> Verdict {
     }
 }
 
+/// True if a lock was waited for in vain.
+pub(super) fn is_locked(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "55P03")
+}
+
 /// After FATAL or PANIC the server closes the connection, and says nothing about a commit that was
 /// under way.
 fn is_final(db: &DbError) -> bool {

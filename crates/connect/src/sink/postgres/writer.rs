@@ -3,12 +3,13 @@
 //! The data goes first; until then nothing is locked that a claim needs. Then one message proves
 //! the fences and commits. So a process that freezes at any point of its own holds no fence row.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, future::join};
 use tenure_core::{
     flow::{Reason, supervisor::Code},
+    id::FlowId,
     moment::Moment,
 };
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use super::{
     Rows, Shared, encode, fence,
     session::{Purpose, Session, spoken, unreachable},
     table::Layout,
-    verdict::{Verdict, named_line, verdict},
+    verdict::{Verdict, is_locked, named_line, verdict},
 };
 use crate::{
     record::Rejected,
@@ -145,7 +146,11 @@ async fn work_on(shared: &Shared, session: &mut Session, work: Work<Rows>) -> An
         Work::Look(flows) => look(shared, session, &flows).await,
         Work::Commit { nonce, members, until } => {
             let done = commit(shared, session, nonce, &members, until).await;
-            finish(shared, session, done).await
+            let locked = matches!(&done, Err(broken) if broken.committing && is_locked(&broken.error));
+            match finish(shared, session, done).await {
+                Answer::Again { reason, .. } if locked => held(shared, session, &members, reason).await,
+                answer => answer,
+            }
         }
         Work::Probe(member) => {
             let done = probe(session, &member).await.map(|()| Ended::Well);
@@ -156,8 +161,8 @@ async fn work_on(shared: &Shared, session: &mut Session, work: Work<Rows>) -> An
     }
 }
 
-async fn look(shared: &Shared, session: &mut Session, flows: &[tenure_core::id::FlowId]) -> Answer {
-    let ids: Vec<&str> = flows.iter().map(tenure_core::id::FlowId::as_str).collect();
+async fn look(shared: &Shared, session: &mut Session, flows: &[FlowId]) -> Answer {
+    let ids: Vec<&str> = flows.iter().map(FlowId::as_str).collect();
     match session.client.query(fence::LOOK, &[&ids]).await {
         Ok(rows) => Answer::Looked(fence::stored(&rows)),
         Err(error) => Answer::Again { target: None, reason: unreachable(&shared.address, &error) },
@@ -277,6 +282,21 @@ async fn keep_aside(session: &mut Session, members: &[Member<Rows>]) -> Result<(
     let mut touched = flows;
     touched.dedup();
     client.execute(FORGET_OLD, &[&touched]).await.map(drop)
+}
+
+/// Whose fence rows are locked.
+async fn held(shared: &Shared, session: &mut Session, members: &[Member<Rows>], reason: Reason) -> Answer {
+    let flows: Vec<&str> = members.iter().map(|member| member.what.flow.as_str()).collect();
+    match session.client.query(fence::FREE, &[&flows]).await {
+        Ok(rows) => {
+            let free: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+            let held = members.iter().map(|member| &member.what.flow).filter(|flow| !free.contains(flow.as_str()));
+            let flows: Vec<FlowId> = held.cloned().collect();
+            let detail = format!("a row of tenure_flow_fence is locked by another transaction; {}", reason.detail);
+            Answer::Held { flows, reason: Reason::new(reason.code, detail) }
+        }
+        Err(error) => Answer::Again { target: None, reason: unreachable(&shared.address, &error) },
+    }
 }
 
 /// Turns the end of an attempt into an answer, and leaves the connection ready for the next.
