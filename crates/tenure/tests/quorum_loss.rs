@@ -20,7 +20,7 @@ use tokio::time::sleep;
 async fn feeds_of_workers_flow_on_without_a_quorum_and_keep_their_tokens() {
     let feeds = size("TENURE_TEST_FEEDS", 500);
     let outage = Duration::from_secs(size("TENURE_TEST_OUTAGE", 60) as u64);
-    let mut bed = Bed::new(3, 2, &Plan::new(feeds)).await;
+    let mut bed = Bed::with_roles(&["server", "server", "server", "worker", "worker"], &Plan::new(feeds)).await;
     bed.run_feeds(0..feeds).await;
     let before = bed.even().await;
     let workers: BTreeSet<String> = [3, 4].into_iter().flat_map(|worker| bed.of(&before, worker)).collect();

@@ -42,21 +42,24 @@ pub async fn open(store: &dyn Store, name: &NodeName, node: &Node, ttl: Duration
 async fn try_open(store: &dyn Store, name: &NodeName, node: &Node, ttl: Duration) -> Result<Opened, Unavailable> {
     let key = keys::node(name);
     let former = current(store, name).await?;
-    match &former {
-        None => (),
-        Some((_, theirs)) if theirs.holder == node.holder || (theirs.boot == node.boot && theirs.home == node.home) => {
-            // Ending the former lease takes its record and its office in one commit. A put over the
-            // record would keep its creation revision, and with it the former session's id.
-            match store.revoke(LeaseId(theirs.lease)).await {
-                Committed::Done(_) => (),
-                Committed::Refused(guard) => return Ok(Opened::Unavailable(format!("{guard} no longer holds"))),
-                Committed::Unavailable(u) => return Err(u),
-                Committed::Unknown(why) => return Ok(Opened::Unavailable(why)),
-            }
-        }
-        Some((_, theirs)) => return Ok(Opened::InUse { by: Box::new(theirs.clone()) }),
+    if let Some((_, theirs)) = &former
+        && !is_former_self(theirs, node)
+    {
+        return Ok(Opened::InUse { by: Box::new(theirs.clone()) });
     }
+    // The next lease first: between the end of the former session and the start of this one the
+    // node does not exist, and its flows may be given away.
     let lease = store.grant(ttl).await?;
+    if let Some((_, theirs)) = &former {
+        // Ending the former lease takes its record and its office in one commit. A put over the
+        // record would keep its creation revision, and with it the former session's id.
+        match store.revoke(LeaseId(theirs.lease)).await {
+            Committed::Done(_) => (),
+            Committed::Refused(guard) => return Ok(Opened::Unavailable(format!("{guard} no longer holds"))),
+            Committed::Unavailable(u) => return Err(u),
+            Committed::Unknown(why) => return Ok(Opened::Unavailable(why)),
+        }
+    }
     let node = Node { lease: lease.0, ..node.clone() };
     let txn = Txn::new().guard(Guard::Absent(key.clone())).put_leased(key, encode(&node), lease);
     match store.commit(txn).await {
@@ -66,6 +69,12 @@ async fn try_open(store: &dyn Store, name: &NodeName, node: &Node, ttl: Duration
         // The lease, and with it the record if it is there, will run out or be taken over as our own.
         Committed::Unknown(why) => Ok(Opened::Unavailable(why)),
     }
+}
+
+/// True if the record was left by an earlier life of the very same node: this process, or one on
+/// this boot that had this data directory (whose lock the caller holds).
+fn is_former_self(theirs: &Node, node: &Node) -> bool {
+    theirs.holder == node.holder || (theirs.boot == node.boot && theirs.home == node.home)
 }
 
 /// The node's record as it stands.

@@ -69,20 +69,30 @@ pub(crate) struct Bed {
     // Dropped after the nodes that use it.
     pub(crate) postgres: Postgres,
     dir: Option<tempfile::TempDir>,
+    /// The nodes that run no flows.
+    idle: BTreeSet<usize>,
 }
 
 impl Bed {
     /// A PostgreSQL server, a feed server and a cluster whose servers all vote. No flow is applied.
     pub(crate) async fn new(servers: usize, workers: usize, plan: &Plan) -> Bed {
+        let roles: Vec<&str> =
+            std::iter::repeat_n("all", servers).chain(std::iter::repeat_n("worker", workers)).collect();
+        Bed::with_roles(&roles, plan).await
+    }
+
+    /// The same with the role of each node.
+    pub(crate) async fn with_roles(roles: &[&str], plan: &Plan) -> Bed {
         let postgres = Postgres::start();
         let url = postgres.database();
         let dir = tempfile::Builder::new().prefix("tenure-test-").tempdir().expect("a temporary directory");
         let fleet = Fleet::new(Path::new(env!("CARGO_BIN_EXE_tenure")), dir.path()).expect("a fleet");
         let server = FeedServer::start(plan).expect("a feed server");
-        let mut bed = Bed { fleet, server, url, postgres, dir: Some(dir) };
-        for role in std::iter::repeat_n("all", servers).chain(std::iter::repeat_n("worker", workers)) {
+        let mut bed = Bed { fleet, server, url, postgres, dir: Some(dir), idle: BTreeSet::new() };
+        for role in roles {
             bed.add(role).await;
         }
+        let servers = roles.iter().filter(|role| **role != "worker").count();
         bed.fleet.voters(servers, PATIENCE).await.expect("all servers vote");
         bed
     }
@@ -91,6 +101,9 @@ impl Bed {
     pub(crate) async fn add(&mut self, role: &str) -> usize {
         let env = [(PG_URL.to_owned(), self.url.clone())];
         let node = self.fleet.plan(&["--role", role], &env).expect("a plan");
+        if role == "server" {
+            self.idle.insert(node);
+        }
         self.start(node).await;
         node
     }
@@ -141,7 +154,8 @@ impl Bed {
 
     /// How many flows that should run each awake node has.
     pub(crate) fn counts(&mut self, flows: &BTreeMap<String, Flow>) -> Vec<usize> {
-        self.fleet.awake().into_iter().map(|node| self.of(flows, node).len()).collect()
+        let awake = self.fleet.awake().into_iter().filter(|node| !self.idle.contains(node)).collect::<Vec<_>>();
+        awake.into_iter().map(|node| self.of(flows, node).len()).collect()
     }
 
     /// Waits until every flow that should run does, on a node that is awake, and no node has more
