@@ -13,6 +13,7 @@ use std::{
 use tenure_core::{
     flow::{Reason, supervisor::Code},
     grant::Permit,
+    id::FlowId,
     moment::Dice,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -40,8 +41,31 @@ pub(super) type Answers = mpsc::UnboundedSender<(BatchId, Answer)>;
 /// The doors' side. A flow has at most one write under way, so the queue behind it is never longer
 /// than the number of flows.
 pub(super) struct Group<P> {
-    submissions: mpsc::UnboundedSender<(Submission<P>, oneshot::Sender<Written>)>,
+    wishes: mpsc::UnboundedSender<Wish<P>>,
     tickets: AtomicU64,
+}
+
+/// What doors send.
+enum Wish<P> {
+    Submit(Submission<P>, oneshot::Sender<Written>),
+    Withdraw(FlowId, Ticket),
+}
+
+/// Withdraws a submission whose writer stopped waiting.
+struct Waiting<'w, P> {
+    wishes: &'w mpsc::UnboundedSender<Wish<P>>,
+    flow: &'w FlowId,
+    ticket: Ticket,
+    told: bool,
+}
+
+impl<P> Drop for Waiting<'_, P> {
+    fn drop(&mut self) {
+        if !self.told {
+            // Without the task there is nothing to withdraw from.
+            drop(self.wishes.send(Wish::Withdraw(self.flow.clone(), self.ticket)));
+        }
+    }
 }
 
 impl<P: Load> Group<P> {
@@ -51,11 +75,11 @@ impl<P: Load> Group<P> {
         writers: Vec<ToWriter<P>>,
         answers: mpsc::UnboundedReceiver<(BatchId, Answer)>,
     ) -> Group<P> {
-        let (submissions, incoming) = mpsc::unbounded_channel();
+        let (wishes, incoming) = mpsc::unbounded_channel();
         let machine = Committer::new(writers.len(), dice());
         let shell = Shell { machine, world, writers, waiting: HashMap::new() };
         tokio::spawn(shell.run(incoming, answers));
-        Group { submissions, tickets: AtomicU64::new(0) }
+        Group { wishes, tickets: AtomicU64::new(0) }
     }
 
     /// Hands one flow's batch in and waits for what became of it.
@@ -73,10 +97,13 @@ impl<P: Load> Group<P> {
             load: Arc::new(load),
         };
         let (tell, told) = oneshot::channel();
-        if self.submissions.send((submission, tell)).is_err() {
+        if self.wishes.send(Wish::Submit(submission, tell)).is_err() {
             return gone();
         }
-        told.await.unwrap_or_else(|_| gone())
+        let mut waiting = Waiting { wishes: &self.wishes, flow: &grant.flow, ticket, told: false };
+        let written = told.await.unwrap_or_else(|_| gone());
+        waiting.told = true;
+        written
     }
 }
 
@@ -99,17 +126,21 @@ struct Shell<P> {
 impl<P: Load> Shell<P> {
     async fn run(
         mut self,
-        mut incoming: mpsc::UnboundedReceiver<(Submission<P>, oneshot::Sender<Written>)>,
+        mut incoming: mpsc::UnboundedReceiver<Wish<P>>,
         mut answers: mpsc::UnboundedReceiver<(BatchId, Answer)>,
     ) {
         loop {
             let input = tokio::select! {
                 biased;
                 Some((batch, answer)) = answers.recv() => Input::Answer(batch, answer),
-                submitted = incoming.recv() => match submitted {
-                    Some((submission, tell)) => {
+                wish = incoming.recv() => match wish {
+                    Some(Wish::Submit(submission, tell)) => {
                         self.waiting.insert(submission.ticket, tell);
                         Input::Submit(submission)
+                    }
+                    Some(Wish::Withdraw(flow, ticket)) => {
+                        self.waiting.remove(&ticket);
+                        Input::Withdraw(flow, ticket)
                     }
                     None => return,
                 },

@@ -1,6 +1,6 @@
 //! The group committer: a pure machine that decides who is in a batch, what an answer means, what
 //! is repeated, and how a batch is taken apart when the sink refuses it. It knows no SQL, no clock
-//! and no runtime; a shell ([`super::group`]) carries its effects to the writers and brings their
+//! and no runtime; a shell (`group`) carries its effects to the writers and brings their
 //! answers back.
 //!
 //! ```text
@@ -19,19 +19,21 @@
 //! after an attempt without an answer nothing is concluded from a refusal before somebody looked:
 //! the "duplicate key" may be our own row.
 
+mod answers;
+mod ends;
 mod entry;
 mod hunt;
+mod turns;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use entry::{Entry, Round};
-use hunt::Next;
+use entry::Entry;
 use tenure_core::{
-    flow::{Reason, supervisor::Code},
+    flow::Reason,
     id::FlowId,
     moment::{Dice, Moment},
     token::{Holder, Token},
@@ -166,6 +168,9 @@ pub struct Refusal {
 pub enum Input<P> {
     /// A flow wants its batch durable.
     Submit(Submission<P>),
+    /// Nobody waits for that submission any more. What has not been sent is not sent; what has been
+    /// may land.
+    Withdraw(FlowId, Ticket),
     /// A writer has ended its work.
     Answer(BatchId, Answer),
     /// The moment that [`Committer::wake`] named has come.
@@ -212,13 +217,23 @@ pub struct Committer<P> {
     /// Groups that were refused, or whose table is in trouble: they go alone.
     suspects: VecDeque<Group<P>>,
     later: Vec<(Moment, Group<P>)>,
-    /// Flows with an entry in the machine's hands, and what they submitted meanwhile.
-    flows: HashMap<FlowId, VecDeque<Entry<P>>>,
+    /// Flows with an entry in the machine's hands.
+    flows: HashMap<FlowId, Lane<P>>,
+    /// Active entries that nobody waits for any more.
+    withdrawn: HashSet<Ticket>,
     /// The ends of strict permits.
     ends: BTreeSet<(Moment, Ticket)>,
     down: Option<Down>,
     last_fresh: Option<Moment>,
     last_was_suspect: bool,
+}
+
+/// What one flow wants.
+#[derive(Debug)]
+struct Lane<P> {
+    active: Ticket,
+    /// What it submitted meanwhile.
+    next: VecDeque<Entry<P>>,
 }
 
 /// An order that has no answer yet.
@@ -264,6 +279,7 @@ impl<P: Load> Committer<P> {
             suspects: VecDeque::new(),
             later: Vec::new(),
             flows: HashMap::new(),
+            withdrawn: HashSet::new(),
             ends: BTreeSet::new(),
             down: None,
             last_fresh: None,
@@ -276,6 +292,7 @@ impl<P: Load> Committer<P> {
         let mut out = Vec::new();
         match input {
             Input::Submit(submission) => self.submit(now, submission),
+            Input::Withdraw(flow, ticket) => self.withdraw(&flow, ticket),
             Input::Answer(batch, answer) => self.answer(now, batch, answer, &mut out),
             Input::Tick => {}
         }
@@ -306,11 +323,21 @@ impl<P: Load> Committer<P> {
         }
         let entry = Entry::new(now, submission);
         match self.flows.get_mut(&entry.what.flow) {
-            Some(waiting) => waiting.push_back(entry),
+            Some(lane) => lane.next.push_back(entry),
             None => {
-                self.flows.insert(entry.what.flow.clone(), VecDeque::new());
+                let lane = Lane { active: entry.what.ticket, next: VecDeque::new() };
+                self.flows.insert(entry.what.flow.clone(), lane);
                 self.push_ready(entry);
             }
+        }
+    }
+
+    /// An active entry is only marked: it is left out when its turn comes.
+    fn withdraw(&mut self, flow: &FlowId, ticket: Ticket) {
+        let Some(lane) = self.flows.get_mut(flow) else { return };
+        lane.next.retain(|entry| entry.what.ticket != ticket);
+        if lane.active == ticket {
+            self.withdrawn.insert(ticket);
         }
     }
 
@@ -334,416 +361,6 @@ impl<P: Load> Committer<P> {
         self.ready_bytes -= entry.what.load.weight();
         Some(entry)
     }
-
-    // ---- what an answer means ----
-
-    fn answer(&mut self, now: Moment, id: BatchId, answer: Answer, out: &mut Vec<Effect<P>>) {
-        let Some(open) = self.open.remove(&id) else { return };
-        let Open { writer, entries, suspect, stage, told, cut: _ } = open;
-        self.writers[writer] = None;
-        told.into_iter().for_each(|flow| self.free(&flow));
-        if !matches!(answer, Answer::Again { target: None, .. } | Answer::Ambiguous(_)) {
-            self.down = None;
-        }
-        if entries.is_empty() {
-            return;
-        }
-        let round = Round { now, writer, suspect };
-        match stage {
-            Stage::Committing(nonce) => self.committed(round, entries, nonce, answer, out),
-            Stage::Probing => self.probed(round, entries, answer, out),
-            Stage::Looking(before) => self.looked(round, entries, before, answer, out),
-        }
-    }
-
-    fn committed(&mut self, round: Round, entries: Group<P>, nonce: Nonce, answer: Answer, out: &mut Vec<Effect<P>>) {
-        match answer {
-            Answer::Done { aside } => {
-                let aside: BTreeMap<Ticket, u64> = aside.into_iter().collect();
-                for entry in entries {
-                    let by_writer = aside.get(&entry.what.ticket).copied().unwrap_or(0);
-                    let written = entry.settled(nonce, by_writer);
-                    self.reply(entry, written, out);
-                }
-            }
-            Answer::Fenced(rows) if !rows.is_empty() => self.fenced(round, entries, rows, out),
-            Answer::Ambiguous(reason) => {
-                let doubtful = entries.into_iter().map(Entry::in_doubt).collect();
-                self.out_of_reach(round.now, doubtful, &reason, out);
-            }
-            Answer::Held { flows, reason } => {
-                let (held, others) = entries.into_iter().partition(|entry| flows.contains(&entry.what.flow));
-                self.put_off(round.now, held, &reason, out);
-                self.start(round, others, out);
-            }
-            Answer::Again { target, reason } => self.again(round.now, entries, target, &reason, out),
-            refusal if entries.iter().any(|entry| entry.doubtful) => {
-                self.look(round, entries, Some(refusal), out);
-            }
-            refusal => self.refused(round, entries, refusal, out),
-        }
-    }
-
-    /// Nothing was committed under this attempt; but a fence row may show an earlier one of ours.
-    fn fenced(
-        &mut self,
-        round: Round,
-        entries: Group<P>,
-        rows: Vec<(FlowId, Option<Stored>)>,
-        out: &mut Vec<Effect<P>>,
-    ) {
-        let mut rows: BTreeMap<FlowId, Option<Stored>> = rows.into_iter().collect();
-        let entries = self.settle_proven(entries, rows.values().flatten().map(|stored| stored.nonce), out);
-        let mut others = Vec::new();
-        for entry in entries {
-            match rows.remove(&entry.what.flow) {
-                Some(stored) => {
-                    let written = entry.refused_by_fence(stored);
-                    self.reply(entry, written, out);
-                }
-                None => others.push(entry),
-            }
-        }
-        self.start(round, others, out);
-    }
-
-    /// One fence row that carries an attempt's nonce proves the attempt for all its members, also
-    /// for those whose row has moved on since.
-    fn settle_proven(
-        &mut self,
-        entries: Group<P>,
-        seen: impl Iterator<Item = Nonce>,
-        out: &mut Vec<Effect<P>>,
-    ) -> Group<P> {
-        let seen: BTreeSet<Nonce> = seen.collect();
-        let mut left = Vec::new();
-        for entry in entries {
-            match entry.proven_by(&seen) {
-                Some(written) => self.reply(entry, written, out),
-                None => left.push(entry),
-            }
-        }
-        left
-    }
-
-    fn looked(
-        &mut self,
-        round: Round,
-        entries: Group<P>,
-        before: Option<Answer>,
-        answer: Answer,
-        out: &mut Vec<Effect<P>>,
-    ) {
-        let rows = match answer {
-            Answer::Looked(rows) => rows,
-            Answer::Ambiguous(reason) | Answer::Again { reason, .. } => {
-                return self.out_of_reach(round.now, entries, &reason, out);
-            }
-            other => return self.refused(round, entries, other, out),
-        };
-        let asked = entries.len();
-        let entries = self.settle_proven(entries, rows.values().map(|stored| stored.nonce), out);
-        let mut expected = Vec::new();
-        for entry in entries {
-            let stored = rows.get(&entry.what.flow).copied();
-            if stored.is_some_and(|stored| entry.expects(stored)) {
-                expected.push(entry);
-            } else {
-                let written = entry.refused_by_fence(stored);
-                self.reply(entry, written, out);
-            }
-        }
-        match before {
-            // It was said of all of them; with one less it may have been about that one.
-            Some(refusal) if expected.len() == asked => self.refused(round, expected, refusal, out),
-            _ => self.start(round, expected, out),
-        }
-    }
-
-    /// A refusal, from the sink or (for a confused writer) an answer that does not fit.
-    fn refused(&mut self, round: Round, entries: Group<P>, refusal: Answer, out: &mut Vec<Effect<P>>) {
-        match refusal {
-            Answer::Refused(refusal) if entries.len() > 1 => self.divide(entries, &refusal),
-            Answer::Refused(refusal) => {
-                for mut entry in entries {
-                    entry.hunt_for(&refusal);
-                    self.go_on_hunting(round, entry, out);
-                }
-            }
-            Answer::Unfit { target, reason } => {
-                let (unfit, others) = by_target(entries, target.as_ref());
-                unfit.into_iter().for_each(|entry| self.reply(entry, Written::Failed(reason.clone()), out));
-                self.push_first(others.into_iter());
-            }
-            Answer::Again { target, reason } => self.again(round.now, entries, target, &reason, out),
-            Answer::Ambiguous(reason) => self.out_of_reach(round.now, entries, &reason, out),
-            Answer::Done { .. } | Answer::Looked(_) | Answer::Fenced(_) | Answer::Held { .. } => {
-                let reason = Reason::new(Code::SinkRefuses, "the writer gave an answer that fits no question");
-                entries.into_iter().for_each(|entry| self.reply(entry, Written::Failed(reason.clone()), out));
-            }
-        }
-    }
-
-    /// First by flow: whoever is not under suspicion goes back to the fresh ones, the suspects are
-    /// halved (or the named one is set apart) and tried again.
-    fn divide(&mut self, entries: Group<P>, refusal: &Refusal) {
-        let (mut suspects, innocent) = by_target(entries, refusal.target.as_ref());
-        self.push_first(innocent.into_iter());
-        let named = refusal.row.and_then(|(ticket, _)| suspects.iter().position(|e| e.what.ticket == ticket));
-        let rest = match named {
-            Some(at) => {
-                let rest = suspects.split_off(at + 1);
-                let named = suspects.split_off(at);
-                self.suspects.push_back(named);
-                rest
-            }
-            None => suspects.split_off(suspects.len() / 2),
-        };
-        // With a name, those before and after it are tried as one group.
-        if named.is_some() {
-            suspects.extend(rest);
-            self.suspects.extend((!suspects.is_empty()).then_some(suspects));
-        } else {
-            self.suspects.extend([suspects, rest].into_iter().filter(|group| !group.is_empty()));
-        }
-    }
-
-    /// Then by row.
-    fn go_on_hunting(&mut self, round: Round, mut entry: Entry<P>, out: &mut Vec<Effect<P>>) {
-        match entry.hunt.as_mut().map_or(Next::Found(Vec::new()), |hunt| hunt.next()) {
-            Next::Probe(rows) => {
-                let work = Work::Probe(entry.member(rows));
-                self.open(Round { suspect: true, ..round }, vec![entry], Stage::Probing, work, out);
-            }
-            Next::Found(rows) if rows.is_empty() => {
-                let detail = format!("{} refuses a batch, but none of its rows", entry.what.target);
-                self.reply(entry, Written::Failed(Reason::new(Code::SinkRefuses, detail)), out);
-            }
-            Next::Found(rows) => {
-                entry.set_aside(rows);
-                self.start(Round { suspect: true, ..round }, vec![entry], out);
-            }
-            Next::GiveUp(error) => {
-                let detail =
-                    format!("{} refuses too many rows of one batch; the last error: {error}", entry.what.target);
-                self.reply(entry, Written::Failed(Reason::new(Code::SinkRefuses, detail)), out);
-            }
-        }
-    }
-
-    fn probed(&mut self, round: Round, entries: Group<P>, answer: Answer, out: &mut Vec<Effect<P>>) {
-        for mut entry in entries {
-            let Some(hunt) = entry.hunt.as_mut() else { continue };
-            match &answer {
-                Answer::Done { .. } => hunt.passed(),
-                Answer::Refused(refusal) => hunt.refused(&refusal.error, refusal.row.map(|(_, row)| row)),
-                other => {
-                    hunt.undecided();
-                    return self.refused(round, vec![entry], other.clone(), out);
-                }
-            }
-            self.go_on_hunting(round, entry, out);
-        }
-    }
-
-    /// Something is in the way that may go away.
-    fn again(
-        &mut self,
-        now: Moment,
-        entries: Group<P>,
-        target: Option<Target>,
-        reason: &Reason,
-        out: &mut Vec<Effect<P>>,
-    ) {
-        if target.is_none() {
-            return self.out_of_reach(now, entries, reason, out);
-        }
-        let (troubled, others) = by_target(entries, target.as_ref());
-        self.push_first(others.into_iter());
-        self.put_off(now, troubled, reason, out);
-    }
-
-    /// They are tried again after a pause, apart from the others, while their patience lasts.
-    fn put_off(&mut self, now: Moment, mut troubled: Group<P>, reason: &Reason, out: &mut Vec<Effect<P>>) {
-        let out_of_patience = |entry: &mut Entry<P>| now.since(*entry.troubled.get_or_insert(now)) >= PATIENCE;
-        for entry in troubled.extract_if(.., out_of_patience).collect::<Vec<_>>() {
-            self.reply(entry, Written::Failed(reason.clone()), out);
-        }
-        let tries = troubled.iter_mut().map(Entry::count_try).max();
-        if let Some(tries) = tries {
-            self.later.push((now.after(pause(tries)), troubled));
-        }
-    }
-
-    /// The sink as a whole is out of reach: everybody waits, and is told when patience ends.
-    fn out_of_reach(&mut self, now: Moment, entries: Group<P>, reason: &Reason, out: &mut Vec<Effect<P>>) {
-        let tries = self.down.map_or(0, |down| down.tries + 1);
-        let since = self.down.map_or(now, |down| down.since);
-        self.down = Some(Down { since, until: now.after(pause(tries)), tries });
-        self.last_fresh = None;
-        // Doubtful ones and hunts keep what they know; they go first.
-        let (hunting, plain): (Group<P>, Group<P>) = entries.into_iter().partition(|entry| entry.hunt.is_some());
-        self.suspects.extend(hunting.into_iter().map(|entry| vec![entry]));
-        self.push_first(plain.into_iter());
-        let late = |entry: &Entry<P>| now.since(since.max(entry.since)) >= PATIENCE;
-        for entry in self.take_waiting(late) {
-            self.reply(entry, Written::Failed(reason.clone()), out);
-        }
-    }
-
-    // ---- ends ----
-
-    fn end_permits(&mut self, now: Moment, out: &mut Vec<Effect<P>>) {
-        let mut ended = BTreeSet::new();
-        while let Some((_, ticket)) = self.ends.pop_first_if(now) {
-            ended.insert(ticket);
-        }
-        if ended.is_empty() {
-            return;
-        }
-        let reason = Reason::new(Code::LeaseDoubtful, "the session's validity ended before the sink had answered");
-        let late = |entry: &Entry<P>| ended.contains(&entry.what.ticket);
-        for entry in self.take_waiting(late) {
-            self.reply(entry, Written::Failed(reason.clone()), out);
-        }
-        for (batch, open) in &mut self.open {
-            let gone: Group<P> = open.entries.extract_if(.., |entry| late(entry)).collect();
-            if !gone.is_empty() && !std::mem::replace(&mut open.cut, true) {
-                out.push(Effect::Cut { batch: *batch, writer: open.writer });
-            }
-            for entry in gone {
-                out.push(Effect::Reply(entry.what.ticket, Written::Failed(reason.clone())));
-                open.told.push(entry.what.flow.clone());
-            }
-        }
-        for waiting in self.flows.values_mut() {
-            let (gone, left) = std::mem::take(waiting).into_iter().partition(|entry| late(entry));
-            *waiting = left;
-            let gone: VecDeque<Entry<P>> = gone;
-            out.extend(gone.iter().map(|e| Effect::Reply(e.what.ticket, Written::Failed(reason.clone()))));
-        }
-    }
-
-    /// Takes entries out of every place where they wait for a writer.
-    fn take_waiting(&mut self, which: impl Fn(&Entry<P>) -> bool) -> Group<P> {
-        let mut taken = Vec::new();
-        let (gone, left): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.ready).into_iter().partition(&which);
-        self.ready = left;
-        for entry in gone {
-            self.ready_rows -= entry.what.load.rows();
-            self.ready_bytes -= entry.what.load.weight();
-            taken.push(entry);
-        }
-        let groups = self.suspects.iter_mut().chain(self.later.iter_mut().map(|(_, group)| group));
-        groups.for_each(|group| taken.extend(group.extract_if(.., |entry| which(entry))));
-        self.suspects.retain(|group| !group.is_empty());
-        self.later.retain(|(_, group)| !group.is_empty());
-        taken
-    }
-
-    fn reply(&mut self, entry: Entry<P>, written: Written, out: &mut Vec<Effect<P>>) {
-        if let Some(until) = entry.what.until {
-            self.ends.remove(&(until, entry.what.ticket));
-        }
-        out.push(Effect::Reply(entry.what.ticket, written));
-        self.free(&entry.what.flow);
-    }
-
-    fn free(&mut self, flow: &FlowId) {
-        match self.flows.get_mut(flow).and_then(VecDeque::pop_front) {
-            Some(next) => self.push_ready(next),
-            None => {
-                self.flows.remove(flow);
-            }
-        }
-    }
-
-    // ---- who goes next ----
-
-    fn dispatch(&mut self, now: Moment, out: &mut Vec<Effect<P>>) {
-        for (_, group) in self.later.extract_if(.., |(moment, _)| *moment <= now).collect::<Vec<_>>() {
-            self.suspects.push_back(group);
-        }
-        if self.down.is_some_and(|down| now < down.until) {
-            return;
-        }
-        while let Some(writer) = self.writers.iter().position(Option::is_none) {
-            let Some((entries, suspect)) = self.next_group(now) else { return };
-            let round = Round { now, writer, suspect };
-            match entries.first() {
-                // An interrupted hunt goes on where it stopped.
-                Some(entry) if entry.hunt.is_some() && !entry.doubtful => {
-                    entries.into_iter().for_each(|entry| self.go_on_hunting(round, entry, out));
-                }
-                _ if entries.iter().any(|entry| entry.doubtful) => self.look(round, entries, None, out),
-                _ => self.start(round, entries, out),
-            }
-        }
-    }
-
-    /// Suspects never take the last writer from the fresh ones: one bad flow must not stop others.
-    fn next_group(&mut self, now: Moment) -> Option<(Group<P>, bool)> {
-        let allowed = (self.writers.len() - 1).max(1);
-        let running = self.open.values().filter(|open| open.suspect).count();
-        let my_turn = self.writers.len() > 1 || !self.last_was_suspect || self.ready.is_empty();
-        if running < allowed
-            && my_turn
-            && let Some(group) = self.suspects.pop_front()
-        {
-            self.last_was_suspect = true;
-            return Some((group, true));
-        }
-        self.last_was_suspect = false;
-        let full = self.ready_rows >= ROWS_MAX || self.ready_bytes >= BYTES_MAX;
-        let lingered = self.last_fresh.is_none_or(|last| now >= last.after(LINGER));
-        if self.ready.is_empty() || !(full || lingered) {
-            return None;
-        }
-        self.last_fresh = Some(now);
-        Some((self.compose(), false))
-    }
-
-    fn compose(&mut self) -> Group<P> {
-        let (mut rows, mut bytes) = (0, 0);
-        let mut entries = Vec::new();
-        while let Some(entry) = self.ready.front() {
-            rows += entry.what.load.rows();
-            bytes += entry.what.load.weight();
-            let fits = rows <= ROWS_MAX && bytes <= BYTES_MAX && entries.len() < FLOWS_MAX;
-            // One flow alone may be above the limits; its window bounds it.
-            if !fits && !entries.is_empty() {
-                break;
-            }
-            entries.extend(self.pop_ready());
-        }
-        entries
-    }
-
-    fn start(&mut self, round: Round, mut entries: Group<P>, out: &mut Vec<Effect<P>>) {
-        if entries.is_empty() {
-            return;
-        }
-        entries.sort_by(|a, b| a.what.flow.cmp(&b.what.flow));
-        let nonce = Nonce(self.dice.roll());
-        entries.iter_mut().for_each(|entry| entry.sent_under(nonce));
-        let members = entries.iter().map(Entry::whole).collect();
-        let until = entries.iter().filter_map(|entry| entry.what.until).min();
-        self.open(round, entries, Stage::Committing(nonce), Work::Commit { nonce, members, until }, out);
-    }
-
-    fn look(&mut self, round: Round, entries: Group<P>, before: Option<Answer>, out: &mut Vec<Effect<P>>) {
-        let flows = entries.iter().map(|entry| entry.what.flow.clone()).collect();
-        self.open(round, entries, Stage::Looking(before), Work::Look(flows), out);
-    }
-
-    fn open(&mut self, round: Round, entries: Group<P>, stage: Stage, work: Work<P>, out: &mut Vec<Effect<P>>) {
-        self.batches += 1;
-        let batch = BatchId(self.batches);
-        let Round { writer, suspect, .. } = round;
-        self.writers[writer] = Some(batch);
-        self.open.insert(batch, Open { writer, entries, suspect, stage, told: Vec::new(), cut: false });
-        out.push(Effect::Do { batch, writer, work });
-    }
 }
 
 /// At once, then 100 ms, doubling.
@@ -751,24 +368,6 @@ fn pause(tries: u32) -> Duration {
     match tries {
         0 => Duration::ZERO,
         n => Duration::from_millis(50).saturating_mul(1 << n.min(8)).min(PAUSE_MAX),
-    }
-}
-
-/// Those of the target (everybody, if none is named or nobody is of it), and the others.
-fn by_target<P>(entries: Group<P>, target: Option<&Target>) -> (Group<P>, Group<P>) {
-    let of_target = |entry: &Entry<P>| target.is_some_and(|target| entry.what.target == *target);
-    if entries.iter().any(of_target) { entries.into_iter().partition(of_target) } else { (entries, Vec::new()) }
-}
-
-trait PopFirstIf {
-    fn pop_first_if(&mut self, now: Moment) -> Option<(Moment, Ticket)>;
-}
-
-impl PopFirstIf for BTreeSet<(Moment, Ticket)> {
-    /// The first end that has come.
-    fn pop_first_if(&mut self, now: Moment) -> Option<(Moment, Ticket)> {
-        let due = self.first().is_some_and(|(moment, _)| *moment <= now);
-        if due { self.pop_first() } else { None }
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use tenure_core::flow::supervisor::Code;
 
 use super::{transcripts::Rows, *};
 

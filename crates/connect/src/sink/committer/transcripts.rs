@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tenure_core::flow::supervisor::Code;
+
 use super::*;
 
 /// A load that only has numbers.
@@ -394,6 +396,19 @@ fn a_flow_that_was_told_is_not_sent_again_while_its_old_batch_is_open() {
     assert_eq!(s.submit("a", 2), NOTHING);
     assert_eq!(s.after(50), NOTHING);
     assert_eq!(s.done(1), ["writer 0: 2 commits a[0..2] as n2"]);
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_sent_if_it_has_not_been() {
+    let mut s = Scene::new(1);
+    s.submit("a", 1);
+    s.submit("b", 1);
+    s.submit("c", 1);
+    assert_eq!(s.step(Input::Withdraw(flow("b"), Ticket(1))), NOTHING);
+    assert_eq!(s.step(Input::Withdraw(flow("a"), Ticket(0))), NOTHING, "too late: it may land");
+    s.submit("b", 5);
+    s.after(5);
+    assert_eq!(s.done(1)[1..], ["writer 0: 2 commits b[0..5] c[0..1] as n2"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Two writers take batches from the group committer; a desk makes claims; one connection more is
 //! opened when somebody must look while the others are busy, or when something is in the way. See
-//! [`fence`] for the tables and for the one message that proves and commits.
+//! `fence` for the tables and for the one message that proves and commits.
 
 mod address;
 mod desk;
