@@ -88,7 +88,7 @@ impl AppSender {
     /// The same over another transport.
     pub fn connect_by(transport: Arc<dyn Transport>, addr: impl Into<String>, capacity: usize) -> AppSender {
         let queue = Arc::new(Queue { frames: Mutex::default(), news: Notify::new(), capacity: capacity.max(1) });
-        let dialer = Dialer { transport, deadline: CONNECT };
+        let dialer = Dialer::new(transport, CONNECT);
         let task = tokio::spawn(Arc::clone(&queue).deliver(dialer, addr.into()));
         AppSender { queue, task }
     }

@@ -42,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) home: Home,
     pub(crate) name: String,
     pub(crate) addr: String,
+    /// Other addresses to try when the members known here have all moved.
+    pub(crate) hints: Vec<String>,
     pub(crate) raft: Raft,
     pub(crate) shared: Arc<Shared>,
     pub(crate) snapshots: Arc<Snapshots>,
@@ -218,9 +220,14 @@ impl Core {
     /// Makes sure that a watch opened now tells no less than its reader already knows.
     pub(crate) async fn ready_to_watch(&self, from: Option<Revision>) -> Result<(), Unavailable> {
         match from {
-            Some(seen) if seen <= self.shared.mark().revision => Ok(()),
+            Some(seen) if self.remembers(seen) => Ok(()),
+            // It will begin with a list, and a list is as current as a read.
             _ => self.catch_up().await,
         }
+    }
+
+    fn remembers(&self, seen: Revision) -> bool {
+        self.shared.look(|applied| applied.state.changes_since(seen, &Prefixes::default()).is_some())
     }
 
     /// Waits until this server has applied up to an entry.

@@ -13,6 +13,7 @@ use tenure_store::{
     Committed, Key, LeaseId, Renewal, Revision, Snapshot, Store, Txn, Unavailable, Watch, prefixes::Prefixes,
 };
 use tokio::{
+    runtime::Handle,
     sync::{Notify, watch},
     time::Instant,
 };
@@ -40,7 +41,7 @@ use crate::{
     status::{MemberStatus, Status},
     tasks::{self, Compaction},
     timing::Timing,
-    transport::{Tcp, Transport},
+    transport::{Listener, Tcp, Transport},
     wire::{Answer, Ask, Request},
 };
 
@@ -56,7 +57,7 @@ pub struct Config {
     /// Where the others reach it, if that is not where it listens.
     pub advertise: Option<String>,
     /// Addresses of servers of the cluster to join. Empty in a fresh directory: found a cluster.
-    /// In a directory with data they are not needed.
+    /// In a directory with data they are not needed, unless all the others have moved meanwhile.
     pub join: Vec<String>,
     /// Every duration.
     pub timing: Timing,
@@ -101,6 +102,7 @@ impl Config {
 /// waiting; [`Embedded::shutdown`] waits.
 pub struct Embedded {
     core: Arc<Core>,
+    runtime: Handle,
 }
 
 impl Embedded {
@@ -114,10 +116,7 @@ impl Embedded {
         }
         let dir = DataDir::lock(&config.data_dir)?;
         let listener = config.transport.listen(&config.bind).await.map_err(|e| StartError::io(&config.bind, e))?;
-        let addr = match &config.advertise {
-            Some(addr) => addr.clone(),
-            None => listener.addr().map_err(|e| StartError::io(&config.bind, e))?.to_string(),
-        };
+        let addr = advertised(&config, listener.as_ref())?;
         let (identity, disk, loaded) = settle(&config, &dir, &addr).await?;
         let home = dir.home(identity.home)?;
         let machine = open_machine(&dir, &loaded)?;
@@ -126,7 +125,7 @@ impl Embedded {
         let compaction = Compaction { bytes: config.snapshot_bytes.max(1) };
         tasks::start(&core, compaction, config.fatal);
         tokio::spawn(Door { core: Arc::clone(&core), app: config.app }.open(listener));
-        Ok(Embedded { core })
+        Ok(Embedded { core, runtime: Handle::current() })
     }
 
     /// The store, through this server.
@@ -193,12 +192,22 @@ impl Drop for Embedded {
             return;
         }
         let core = Arc::clone(&self.core);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { core.stop().await });
-        } else {
-            core.stopping.send_replace(true);
-        }
+        core.stopping.send_replace(true);
+        self.runtime.spawn(async move { core.stop().await });
     }
+}
+
+/// Where the others shall find this server.
+fn advertised(config: &Config, listener: &dyn Listener) -> Result<String, StartError> {
+    if let Some(addr) = &config.advertise {
+        return Ok(addr.clone());
+    }
+    let addr = listener.addr().map_err(|e| StartError::io(&config.bind, e))?;
+    if addr.ip().is_unspecified() {
+        let why = format!("{addr} is every address of this machine; say which one the other servers shall use");
+        return Err(StartError::Config { why });
+    }
+    Ok(addr.to_string())
 }
 
 /// Finds out who we are, and opens the log that goes with it.
@@ -258,7 +267,7 @@ async fn new_identity(config: &Config, addr: &str) -> Result<Identity, StartErro
 /// Asks one server after the other until one takes us in.
 async fn join(config: &Config, others: &[&String], addr: &str) -> Result<(u128, u64), StartError> {
     let until = Instant::now() + config.timing.join;
-    let dialer = Dialer { transport: Arc::clone(&config.transport), deadline: config.timing.connect };
+    let dialer = Dialer::new(Arc::clone(&config.transport), config.timing.connect);
     let lines: Lines<Ask, Answer> = Lines::new(dialer, Cluster::default(), Channel::Store, config.timing.rpc);
     let mut heard: BTreeMap<&str, String> = BTreeMap::new();
     while Instant::now() < until {
@@ -338,7 +347,7 @@ impl Core {
     ) -> Result<Arc<Core>, StartError> {
         let refuse = |e: &dyn std::fmt::Display| StartError::Raft { why: e.to_string() };
         let timing = config.timing;
-        let dialer = Dialer { transport: Arc::clone(&config.transport), deadline: timing.connect };
+        let dialer = Dialer::new(Arc::clone(&config.transport), timing.connect);
         let (shared, snapshots) = (machine.shared(), machine.snapshots());
         let cluster = identity.cluster;
         let known = Cluster::from(OnceLock::from(cluster));
@@ -360,6 +369,7 @@ impl Core {
             home,
             name: config.name.clone(),
             addr,
+            hints: config.join.clone(),
             proofs: Proofs::start(raft.clone(), timing.rpc),
             raft,
             shared,

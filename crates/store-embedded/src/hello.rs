@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use crate::{
     frame::{self, HELLO_MAX},
@@ -69,9 +70,16 @@ pub(crate) struct Welcome {
 pub(crate) struct Dialer {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) deadline: Duration,
+    /// Connections live here, whoever asks for them: a caller's own runtime may be busy, or end.
+    pub(crate) runtime: Handle,
 }
 
 impl Dialer {
+    /// Connections live on the current runtime.
+    pub(crate) fn new(transport: Arc<dyn Transport>, deadline: Duration) -> Dialer {
+        Dialer { transport, deadline, runtime: Handle::current() }
+    }
+
     /// Connects and introduces us.
     pub(crate) async fn dial(&self, addr: &str, cluster: &Cluster, channel: Channel) -> io::Result<Box<dyn Stream>> {
         let introduced = self.introduce(addr, cluster.get().copied(), channel);

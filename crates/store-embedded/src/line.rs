@@ -174,7 +174,7 @@ where
         };
         let (done, over) = watch::channel(false);
         *link = Link::Dialling(over.clone());
-        tokio::spawn(Arc::clone(&self.0).dial(pause, done));
+        self.0.dialer.runtime.spawn(Arc::clone(&self.0).dial(pause, done));
         Err(Some(over))
     }
 

@@ -60,7 +60,7 @@ impl Remote {
 
     /// The same over another transport, with other timings.
     pub fn connect_by(transport: Arc<dyn Transport>, addrs: Vec<String>, timing: Timing) -> Remote {
-        let dialer = Dialer { transport, deadline: timing.connect };
+        let dialer = Dialer::new(transport, timing.connect);
         let cluster = Cluster::default();
         let lines = Lines::new(dialer.clone(), cluster.clone(), Channel::Store, timing.rpc);
         let servers = Mutex::new(Servers { order: shuffled(&addrs), members: Vec::new() });
@@ -207,21 +207,28 @@ impl Inner {
         Err(reason)
     }
 
-    async fn watch(&self, ask: &WatchAsk, addr: &str) -> Result<Box<dyn Stream>, String> {
-        let opened = async {
-            let mut stream = self.dialer.dial(addr, &self.cluster, Channel::Watch).await?;
-            frame::send(&mut stream, ask).await?;
-            let answer: WatchAnswer = frame::receive(&mut stream, FRAME_MAX).await?;
-            Ok((stream, answer))
-        };
-        let opened: std::io::Result<_> = tokio::time::timeout(self.timing.offer, opened)
+    async fn watch(self: &Arc<Self>, ask: &WatchAsk, addr: &str) -> Result<Box<dyn Stream>, String> {
+        let (inner, ask, to) = (Arc::clone(self), ask.clone(), addr.to_owned());
+        let opened: std::io::Result<_> = self
+            .dialer
+            .runtime
+            .spawn(async move { tokio::time::timeout(inner.timing.offer, inner.open_watch(&ask, &to)).await? })
             .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+            .unwrap_or_else(|e| Err(std::io::Error::other(e)));
         match opened {
             Ok((stream, Ok(()))) => Ok(stream),
             Ok((_, Err(why))) => Err(format!("{addr}: {why}")),
             Err(e) => Err(format!("{addr}: {e}")),
         }
+    }
+}
+
+impl Inner {
+    async fn open_watch(&self, ask: &WatchAsk, addr: &str) -> std::io::Result<(Box<dyn Stream>, WatchAnswer)> {
+        let mut stream = self.dialer.dial(addr, &self.cluster, Channel::Watch).await?;
+        frame::send(&mut stream, ask).await?;
+        let answer = frame::receive(&mut stream, FRAME_MAX).await?;
+        Ok((stream, answer))
     }
 }
 
@@ -318,7 +325,7 @@ impl Remote {
     fn follow(&self, addr: String, stream: Box<dyn Stream>) -> Box<dyn Watch> {
         let (batches, watch) = mpsc::channel(WATCH_QUEUE);
         let inner = Arc::downgrade(&self.0);
-        tokio::spawn(async move {
+        self.0.dialer.runtime.spawn(async move {
             let reader = batches.clone();
             read_watch(stream, batches).await;
             // The watch ended by itself: its server is gone, or this reader was too slow for it.

@@ -173,9 +173,9 @@ impl Core {
             let nodes = applied.membership.nodes().filter(|(id, _)| **id != self.me);
             nodes.map(|(_, node)| node.addr.clone()).collect()
         });
-        for addr in others {
+        for addr in others.iter().chain(&self.hints) {
             let ask = Ask { relayed: false, request: request.clone() };
-            if let Ok(Answer::Done) = self.lines.to(&addr).call(ask, self.timing.commit).await {
+            if let Ok(Answer::Done) = self.lines.to(addr).call(ask, self.timing.commit).await {
                 return;
             }
         }
@@ -187,14 +187,14 @@ async fn mind_the_engine(core: Arc<Core>, fatal: FatalHook) {
     let mut metrics = core.raft.metrics();
     loop {
         let failed = metrics.borrow_watched().running_state.clone().err();
-        if let Some(e) = failed {
-            if !*core.stopping.borrow() {
-                fatal.pull(format!("the consensus engine stopped: {e}"));
-            }
-            return;
+        let why = match failed {
+            Some(e) => e.to_string(),
+            None if metrics.changed().await.is_err() => "it is gone without a word".to_owned(),
+            None => continue,
+        };
+        if !*core.stopping.borrow() {
+            fatal.pull(format!("the consensus engine stopped: {why}"));
         }
-        if metrics.changed().await.is_err() {
-            return;
-        }
+        return;
     }
 }

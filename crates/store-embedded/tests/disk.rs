@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tenure_store::{Committed, Store, Txn};
-use tenure_store_embedded::{Config, Embedded, LogBackend, StartError, StorageBackend};
+use tenure_store_embedded::{Config, Embedded, LogBackend, StartError, StorageBackend, WriterMode};
 
 mod support;
 use support::{Noted, done, get, put};
@@ -332,7 +332,8 @@ async fn damage_is_refused_with_the_file_and_the_remedy() {
     server.shutdown().await;
     let at = |name: &str| config.data_dir.join(name);
     let newest = snapshots(&config).pop().expect("a snapshot");
-    let cases: [(&Path, fn(&Path)); 5] = [
+    type Damage = fn(&Path);
+    let cases: [(&Path, Damage); 5] = [
         (&at("raft.redb"), |file| fs::remove_file(file).expect("removed")),
         (&at("raft.redb"), |file| fs::write(file, b"").expect("emptied")),
         (&at("member.id"), |file| fs::remove_file(file).expect("removed")),
@@ -368,6 +369,29 @@ async fn a_start_that_ended_before_it_had_an_identity_begins_anew() {
     let server = start(&Config { join: Vec::new(), ..config }).await;
     put(&server.store(), "a", "1").await;
     server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_written_inline_keeps_as_much() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config { log_writer: WriterMode::Inline, snapshot_entries: 20, ..alone(dir.path()) };
+    for round in 0..3 {
+        let server = start(&config).await;
+        for n in 0..15 {
+            put(&server.store(), &format!("{round}/{n}"), "x").await;
+        }
+        assert_eq!(server.store().read(vec!["".into()]).await.expect("a read").entries.len(), (round + 1) * 15);
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn every_address_of_the_machine_is_no_address_to_be_found_at() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config { bind: "0.0.0.0:0".into(), ..alone(dir.path()) };
+    assert!(matches!(Embedded::start(config.clone()).await, Err(StartError::Config { .. })));
+    let config = Config { advertise: Some("127.0.0.1:7071".into()), ..config };
+    start(&config).await.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
