@@ -7,6 +7,8 @@
 //! nothing remote can end it.
 
 mod fence;
+mod file;
+mod insert;
 mod table;
 mod thread;
 
@@ -116,7 +118,7 @@ impl Hub for SqliteHub {
     fn look(&self, flows: Vec<FlowId>) -> BoxFuture<'static, Result<BTreeMap<FlowId, Token>, Reason>> {
         let path = self.path.clone();
         Box::pin(async move {
-            let looked = tokio::task::spawn_blocking(move || thread::look(&path, &flows)).await;
+            let looked = tokio::task::spawn_blocking(move || file::look(&path, &flows)).await;
             looked.unwrap_or_else(|error| Err(Reason::new(Code::SinkUnreachable, error.to_string())))
         })
     }

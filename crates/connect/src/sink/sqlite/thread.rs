@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,30 +12,26 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, ToSql, params, params_from_iter,
-    types::{ToSqlOutput, ValueRef},
-};
+use rusqlite::{Connection, ErrorCode};
 use tenure_core::{
     flow::{Reason, supervisor::Code},
     grant::Grant,
     id::FlowId,
     moment::Moment,
-    token::Token,
 };
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{
     Rows, fence,
+    file::{is_busy, open},
+    insert::{insert, keep_aside},
     table::{Table, ensure_own},
 };
 use crate::{
-    record::{Cell, Rejected},
     sink::{
         ClaimError, Claimed,
-        aside::{ASIDE_KEPT, refused_row},
-        committer::{Answer, Member, Nonce, RefusedRow, Target, Work},
+        committer::{Answer, Member, Nonce, Target, Work},
         group::{Answers, Order},
     },
     world::World,
@@ -53,8 +49,6 @@ pub(super) struct Claim {
     pub(super) tell: oneshot::Sender<Result<Claimed, ClaimError>>,
 }
 
-/// How long SQLite itself waits for a busy file before we look whether it is still wanted.
-const BUSY_SLICE_TRIES: i32 = 25;
 /// After this long a busy file is worth a line in the log.
 const BUSY_TOLD: Duration = Duration::from_secs(5);
 
@@ -335,123 +329,7 @@ impl Keeper {
     }
 }
 
-fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let mut db = Connection::open(path)?;
-    db.busy_handler(Some(wait_a_little))?;
-    db.set_prepared_statement_cache_capacity(256);
-    // Switching to WAL needs the file for itself for a moment; another process may do the same.
-    let wal = || db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
-    let mut mode = wal();
-    for _ in 0..100 {
-        if !mode.as_ref().is_err_and(is_busy) {
-            break;
-        }
-        thread::sleep(Duration::from_millis(10));
-        mode = wal();
-    }
-    mode?;
-    // FULL: a commit is on the disk before it counts.
-    db.execute_batch("PRAGMA synchronous = FULL")?;
-    Ok(db)
-}
-
-/// SQLite's own busy handler sleeps up to 100 ms; several busy processes take turns faster with
-/// short sleeps, and the process id keeps them out of step.
-fn wait_a_little(tries: i32) -> bool {
-    let step = 1 + (std::process::id() as u64 + tries as u64 * 7) % 9;
-    thread::sleep(Duration::from_millis(step));
-    tries < BUSY_SLICE_TRIES
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
 /// Missing tables and columns, a view, a trigger that is broken.
 fn is_the_tables_own(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::Unknown | ErrorCode::AuthorizationForStatementDenied))
-}
-
-/// A row that breaks a constraint ends its own statement only; the others stay.
-fn insert(db: &Connection, member: &Member<Rows>) -> rusqlite::Result<Vec<RefusedRow>> {
-    let Rows { batch, table } = member.what.load.as_ref();
-    let mut insert = db.prepare_cached(&table.insert)?;
-    let mut refused = Vec::new();
-    for row in member.rows.iter().cloned().flatten() {
-        match insert.execute(params_from_iter(batch.rows[row].iter())) {
-            Ok(_) => {}
-            Err(error) if is_the_rows_own(&error) && !db.is_autocommit() => {
-                refused.push(RefusedRow { row, error: error.to_string().into() });
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(refused)
-}
-
-fn is_the_rows_own(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error_code();
-    matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig))
-}
-
-fn keep_aside(db: &Connection, member: &Member<Rows>, refused: &[RefusedRow]) -> rusqlite::Result<()> {
-    let Rows { batch, table } = member.what.load.as_ref();
-    let of_rows = member.aside.iter().chain(refused).map(|r| refused_row(&table.columns, &batch.rows[r.row], r));
-    let all: Vec<Rejected> = batch.rejected.iter().cloned().chain(of_rows).collect();
-    if all.is_empty() {
-        return Ok(());
-    }
-    let Token { lineage, epoch, attempt } = member.what.token;
-    let flow = member.what.flow.as_str();
-    let mut insert = db.prepare_cached(
-        "INSERT INTO tenure_rejected (flow, lineage, epoch, attempt, seq, error, raw, length, at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
-    )?;
-    // Older ones of the same batch would be forgotten at once.
-    for rejected in &all[all.len().saturating_sub(ASIDE_KEPT)..] {
-        let (seq, length) = (member.what.seq as i64, rejected.length as i64);
-        let raw = Raw(&rejected.raw);
-        insert.execute(params![flow, lineage as i64, epoch as i64, attempt, seq, rejected.error, raw, length])?;
-    }
-    let forget = "DELETE FROM tenure_rejected WHERE flow = ?1 AND id <=
-        (SELECT id FROM tenure_rejected WHERE flow = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
-    db.prepare_cached(forget)?.execute(params![flow, ASIDE_KEPT as i64]).map(drop)
-}
-
-/// Text where it is text, so that people can read it.
-struct Raw<'r>(&'r [u8]);
-
-impl ToSql for Raw<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let value = if std::str::from_utf8(self.0).is_ok() { ValueRef::Text(self.0) } else { ValueRef::Blob(self.0) };
-        Ok(ToSqlOutput::Borrowed(value))
-    }
-}
-
-impl ToSql for Cell {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Cell::Null => ValueRef::Null,
-            Cell::Bool(b) => ValueRef::Integer((*b).into()),
-            Cell::Int(i) => ValueRef::Integer(*i),
-            Cell::Real(r) => ValueRef::Real(*r),
-            Cell::Text(text) | Cell::Json(text) => ValueRef::Text(text.as_bytes()),
-        }))
-    }
-}
-
-/// Reads fences without the thread.
-pub(super) fn look(path: &Path, flows: &[FlowId]) -> Result<BTreeMap<FlowId, Token>, Reason> {
-    let read = || -> rusqlite::Result<BTreeMap<FlowId, Token>> {
-        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        db.busy_timeout(Duration::from_secs(1))?;
-        let mut fences = BTreeMap::new();
-        for flow in flows {
-            if let Some(stored) = fence::read(&db, flow)? {
-                fences.insert(flow.clone(), stored.token);
-            }
-        }
-        Ok(fences)
-    };
-    read().map_err(|error| Reason::new(Code::SinkUnreachable, format!("{}: {error}", path.display())))
 }
