@@ -58,7 +58,7 @@ pub struct RawConfig {
     /// Allow addresses that other machines can reach, without any protection.
     #[arg(long, env = "TENURE_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
-    /// Which log lines are written, such as info or tenure=debug [default: info].
+    /// Which log lines are written, such as warn or tenure=debug [default: info].
     #[arg(long, env = "TENURE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// How log lines are written [default: text].
@@ -177,6 +177,8 @@ pub struct Config {
 
 /// The file that is read if it is there and no other is named.
 const FILE: &str = "tenure.toml";
+/// What is logged unless asked otherwise: the consensus library tells of itself what concerns nobody.
+const LOG: &str = "info,openraft=warn";
 /// The most starts per second that make sense; beyond it pacing does nothing.
 const STARTS_MAX: u32 = 1_000_000;
 
@@ -249,10 +251,22 @@ impl RawConfig {
         if role == Role::Worker && join.is_empty() {
             wrong.push("role: a worker keeps no store of its own; name servers with --join".to_owned());
         }
+        if role == Role::Worker && self.flows.as_ref().is_some_and(|flows| !flows.is_empty()) {
+            wrong.push(
+                "flows: a worker keeps no flows of its own; `tenure apply` them, or give them to a server".to_owned(),
+            );
+        }
         if store == StoreKind::Memory && !join.is_empty() {
             wrong.push(
                 "store: the memory store is one process alone; drop --join, or use the embedded store".to_owned(),
             );
+        }
+        if self.advertise.as_deref().is_some_and(|host| host.is_empty() || host.contains(['/', ' '])) {
+            wrong.push("advertise: give a host name or an IP address, without a port".to_owned());
+        }
+        let unreachable = |bound: &SocketAddr| bound.ip().is_unspecified() && self.advertise.is_none();
+        if unreachable(&api) || unreachable(&peer) {
+            wrong.push("advertise: an address that means every interface cannot be told to others; name the host under which they reach this node".to_owned());
         }
         let starts_per_second = self.starts_per_second.unwrap_or(500);
         if !(1..=STARTS_MAX).contains(&starts_per_second) {
@@ -261,7 +275,7 @@ impl RawConfig {
         if self.capacity == Some(0) {
             wrong.push("capacity: 0 would take no flow at all; use --role server for that".to_owned());
         }
-        let log = self.log.unwrap_or_else(|| "info".to_owned());
+        let log = self.log.unwrap_or_else(|| LOG.to_owned());
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&log) {
             wrong.push(format!("log: {log:?} is not a filter such as info or tenure=debug: {error}"));
         }
@@ -308,6 +322,15 @@ impl RawConfig {
 }
 
 impl Config {
+    /// The address (`host:port`) that others are told for one that was bound here.
+    pub fn told(&self, bound: SocketAddr) -> String {
+        match &self.advertise {
+            Some(host) if host.contains(':') => format!("[{host}]:{}", bound.port()),
+            Some(host) => format!("{host}:{}", bound.port()),
+            None => bound.to_string(),
+        }
+    }
+
     /// True if the API's address can be reached from this machine alone.
     pub fn api_is_loopback(&self) -> bool {
         self.api.ip().is_loopback()

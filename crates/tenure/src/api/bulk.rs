@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 use super::{
     BULK_MAX, Shared,
     flows::forecast,
-    problem::Problem,
+    problem::{Problem, ProblemView},
     request::{self, Params},
     views::{ApplyView, OutcomeView},
 };
@@ -44,7 +44,7 @@ pub(super) struct ApplyQuery {
 /// that is refused does not stop the others. Flows that are there keep their desired state.
 #[utoipa::path(post, path = "/v1/flows", tag = "flows", operation_id = "apply_flows", params(ApplyQuery),
     request_body(content((ref("#/components/schemas/Flows") = "application/json"), (ref("#/components/schemas/Flow") = "application/x-ndjson"))),
-    responses((status = 200, body = ApplyView), (status = 413, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = ApplyView), (status = 413, body = ProblemView), (status = 422, body = ProblemView), (status = 503, body = ProblemView)))]
 pub(super) async fn apply(
     State(app): State<Shared>,
     Params(query): Params<ApplyQuery>,

@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 
 use super::{
     Shared,
-    problem::Problem,
+    problem::{Problem, ProblemView},
     views::{ClusterView, PlanView},
 };
 
@@ -18,7 +18,7 @@ pub(super) async fn read(State(app): State<Shared>) -> Json<ClusterView> {
 
 /// What the planner would do now, with reasons, changing nothing.
 #[utoipa::path(get, path = "/v1/plan", tag = "cluster", operation_id = "read_plan",
-    responses((status = 200, body = PlanView), (status = 503, body = Problem)))]
+    responses((status = 200, body = PlanView), (status = 503, body = ProblemView)))]
 pub(super) async fn plan(State(app): State<Shared>) -> Result<Json<PlanView>, Problem> {
     Ok(Json(app.door.plan().await?.into()))
 }

@@ -18,7 +18,7 @@ use utoipa::IntoParams;
 use super::{
     Shared,
     door::{Refusal, Sight},
-    problem::Problem,
+    problem::{Problem, ProblemView},
     request::{self, Params, flow_id},
     views::{FlowPage, FlowView, HistoryView, Known, OutcomeView, past},
 };
@@ -76,7 +76,7 @@ impl Filter {
 
 /// Flows, in the order of their ids, as of one revision.
 #[utoipa::path(get, path = "/v1/flows", tag = "flows", operation_id = "list_flows", params(ListQuery),
-    responses((status = 200, body = FlowPage), (status = 400, body = Problem)))]
+    responses((status = 200, body = FlowPage), (status = 400, body = ProblemView)))]
 pub(super) async fn list(
     State(app): State<Shared>,
     Params(query): Params<ListQuery>,
@@ -104,7 +104,7 @@ pub(super) async fn list(
 
 /// One flow: what is wanted, what is observed, who has it and why.
 #[utoipa::path(get, path = "/v1/flows/{id}", tag = "flows", operation_id = "read_flow", params(("id" = String, Path)),
-    responses((status = 200, body = FlowView), (status = 404, body = Problem)))]
+    responses((status = 200, body = FlowView), (status = 404, body = ProblemView)))]
 pub(super) async fn read(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<FlowView>, Problem> {
     let id = flow_id(&id)?;
     let now = app.door.now();
@@ -117,7 +117,7 @@ pub(super) async fn read(State(app): State<Shared>, Path(id): Path<String>) -> R
 #[utoipa::path(put, path = "/v1/flows/{id}", tag = "flows", operation_id = "put_flow",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "only if the flow is at this revision")),
     request_body(content = ref("#/components/schemas/Flow")),
-    responses((status = 200, body = OutcomeView), (status = 201, body = OutcomeView), (status = 412, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = OutcomeView), (status = 201, body = OutcomeView), (status = 412, body = ProblemView), (status = 422, body = ProblemView)))]
 pub(super) async fn put(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -142,7 +142,7 @@ pub(super) async fn put(
 
 /// The latest changes of holder of one flow, oldest first, each with its why.
 #[utoipa::path(get, path = "/v1/flows/{id}/history", tag = "flows", operation_id = "flow_history", params(("id" = String, Path)),
-    responses((status = 200, body = HistoryView), (status = 404, body = Problem)))]
+    responses((status = 200, body = HistoryView), (status = 404, body = ProblemView)))]
 pub(super) async fn history(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<HistoryView>, Problem> {
     let id = flow_id(&id)?;
     let sight = app.door.sight();

@@ -20,7 +20,11 @@ use prometheus_client::{
 use serde_json::{Value, json};
 use tenure_core::flow::State as FlowState;
 
-use super::{Shared, problem::Problem, views::Known};
+use super::{
+    Shared,
+    problem::{Problem, ProblemView},
+    views::Known,
+};
 
 /// How many calls were answered, and how.
 #[derive(Default)]
@@ -46,7 +50,7 @@ pub(super) async fn alive() -> Json<Value> {
 
 /// The node has a session and a complete picture.
 #[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "readyz",
-    responses((status = 200), (status = 503, body = Problem)))]
+    responses((status = 200), (status = 503, body = ProblemView)))]
 pub(super) async fn ready(State(app): State<Shared>) -> Result<Json<Value>, Problem> {
     match app.door.ready() {
         Ok(()) => Ok(Json(json!({ "ready": true, "node": app.door.me().as_str() }))),

@@ -23,7 +23,7 @@ use super::{
     App, Shared,
     door::{Change, Sight},
     flows::not_found,
-    problem::Problem,
+    problem::{Problem, ProblemView},
     request::{self, flow_id},
     views::{Known, ReachedView},
 };
@@ -47,7 +47,7 @@ pub(super) struct MoveOptions {
 
 /// Pauses a flow; answers when nothing of it enters the sink any more.
 #[utoipa::path(post, path = "/v1/flows/{id}/suspend", tag = "flows", operation_id = "suspend_flow", params(("id" = String, Path)),
-    responses((status = 200, body = ReachedView), (status = 404, body = Problem), (status = 504, body = Problem)))]
+    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 504, body = ProblemView)))]
 pub(super) async fn suspend(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -58,7 +58,7 @@ pub(super) async fn suspend(
 
 /// Ends a flow; answers when nothing of it enters the sink any more. Its record stays.
 #[utoipa::path(post, path = "/v1/flows/{id}/terminate", tag = "flows", operation_id = "terminate_flow", params(("id" = String, Path)),
-    responses((status = 200, body = ReachedView), (status = 404, body = Problem), (status = 504, body = Problem)))]
+    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 504, body = ProblemView)))]
 pub(super) async fn terminate(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -69,7 +69,7 @@ pub(super) async fn terminate(
 
 /// Ends a flow and forgets it; answers when it is gone.
 #[utoipa::path(delete, path = "/v1/flows/{id}", tag = "flows", operation_id = "delete_flow", params(("id" = String, Path)),
-    responses((status = 200, body = ReachedView), (status = 404, body = Problem), (status = 504, body = Problem)))]
+    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 504, body = ProblemView)))]
 pub(super) async fn delete(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -87,7 +87,7 @@ pub(super) async fn delete(
 
 /// Lets a suspended or terminated flow run again.
 #[utoipa::path(post, path = "/v1/flows/{id}/resume", tag = "flows", operation_id = "resume_flow", params(("id" = String, Path)),
-    responses((status = 200, body = ReachedView), (status = 404, body = Problem)))]
+    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView)))]
 pub(super) async fn resume(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -99,7 +99,7 @@ pub(super) async fn resume(
 /// Starts a flow anew where it is.
 #[utoipa::path(post, path = "/v1/flows/{id}/restart", tag = "flows", operation_id = "restart_flow", params(("id" = String, Path)),
     request_body = RestartOptions,
-    responses((status = 200, body = ReachedView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 409, body = ProblemView)))]
 pub(super) async fn restart(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -113,7 +113,7 @@ pub(super) async fn restart(
 /// Asks for a flow to move to a node. It moves by a planned hand-over.
 #[utoipa::path(post, path = "/v1/flows/{id}/move", tag = "flows", operation_id = "move_flow", params(("id" = String, Path)),
     request_body = MoveOptions,
-    responses((status = 200, body = ReachedView), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 422, body = ProblemView)))]
 pub(super) async fn move_to(
     State(app): State<Shared>,
     Path(id): Path<String>,

@@ -10,14 +10,14 @@ use axum::{
 use super::{
     Shared,
     flows::not_found,
-    problem::Problem,
+    problem::{Problem, ProblemView},
     request::flow_id,
     views::{Known, LocateView},
 };
 
 /// 307 to the flow at its holder; 404 if it is unknown, 503 while it has no home.
 #[utoipa::path(get, path = "/v1/locate/{id}", tag = "flows", operation_id = "locate_flow", params(("id" = String, Path)),
-    responses((status = 307, body = LocateView), (status = 404, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 307, body = LocateView), (status = 404, body = ProblemView), (status = 503, body = ProblemView)))]
 pub(super) async fn locate(State(app): State<Shared>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = flow_id(&id)?;
     let now = app.door.now();

@@ -11,7 +11,7 @@ use tenure_core::{flow::State as FlowState, id::NodeName, moment::Moment, record
 use super::{
     Shared,
     door::{Refusal, Sight},
-    problem::Problem,
+    problem::{Problem, ProblemView},
     request::node_name,
     views::{CordonView, Known, NodePage, NodeView, cordon_word},
 };
@@ -24,7 +24,7 @@ pub(super) async fn list(State(app): State<Shared>) -> Json<NodePage> {
 
 /// One node.
 #[utoipa::path(get, path = "/v1/nodes/{name}", tag = "nodes", operation_id = "read_node", params(("name" = String, Path)),
-    responses((status = 200, body = NodeView), (status = 404, body = Problem)))]
+    responses((status = 200, body = NodeView), (status = 404, body = ProblemView)))]
 pub(super) async fn read(State(app): State<Shared>, Path(name): Path<String>) -> Result<Json<NodeView>, Problem> {
     let name = node_name(&name)?;
     let found = page(&app).await.nodes.into_iter().find(|node| node.name == name.as_str());
@@ -33,21 +33,21 @@ pub(super) async fn read(State(app): State<Shared>, Path(name): Path<String>) ->
 
 /// Takes no further flows and hands over what it has.
 #[utoipa::path(post, path = "/v1/nodes/{name}/drain", tag = "nodes", operation_id = "drain_node", params(("name" = String, Path)),
-    responses((status = 200, body = CordonView), (status = 404, body = Problem)))]
+    responses((status = 200, body = CordonView), (status = 404, body = ProblemView)))]
 pub(super) async fn drain(state: State<Shared>, name: Path<String>) -> Result<Json<CordonView>, Problem> {
     say(state, name, Some(Cordon::Draining)).await
 }
 
 /// Takes no further flows; keeps what it has.
 #[utoipa::path(post, path = "/v1/nodes/{name}/cordon", tag = "nodes", operation_id = "cordon_node", params(("name" = String, Path)),
-    responses((status = 200, body = CordonView), (status = 404, body = Problem)))]
+    responses((status = 200, body = CordonView), (status = 404, body = ProblemView)))]
 pub(super) async fn cordon(state: State<Shared>, name: Path<String>) -> Result<Json<CordonView>, Problem> {
     say(state, name, Some(Cordon::Cordoned)).await
 }
 
 /// Takes flows again.
 #[utoipa::path(post, path = "/v1/nodes/{name}/uncordon", tag = "nodes", operation_id = "uncordon_node", params(("name" = String, Path)),
-    responses((status = 200, body = CordonView), (status = 404, body = Problem)))]
+    responses((status = 200, body = CordonView), (status = 404, body = ProblemView)))]
 pub(super) async fn uncordon(state: State<Shared>, name: Path<String>) -> Result<Json<CordonView>, Problem> {
     say(state, name, None).await
 }

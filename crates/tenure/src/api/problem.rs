@@ -1,6 +1,8 @@
 //! Errors as `application/problem+json` (RFC 9457): a stable code, what was or was not changed,
 //! and what to do.
 
+use std::ops::Deref;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -11,9 +13,15 @@ use utoipa::ToSchema;
 use super::door::Refusal;
 use crate::documents::Mistake;
 
+/// An error. It travels through every handler, so it is one word long.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Problem(Box<ProblemView>);
+
 /// An error, as it is sent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Problem {
+#[schema(as = Problem)]
+pub struct ProblemView {
     /// `urn:tenure:problem:` and the code.
     #[serde(rename = "type")]
     pub kind: String,
@@ -49,7 +57,7 @@ pub const PERHAPS: &str = "it may or may not have been changed; read before repe
 impl Problem {
     /// A problem that changed nothing. The title follows from the code.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Problem {
-        Problem {
+        Problem(Box::new(ProblemView {
             kind: format!("urn:tenure:problem:{code}"),
             title: code.replace('_', " "),
             status: status.as_u16(),
@@ -60,25 +68,28 @@ impl Problem {
             revision: None,
             mistakes: Vec::new(),
             retry_after: None,
-        }
+        }))
     }
 
     /// Adds what to do.
     #[must_use]
-    pub fn hint(self, hint: impl Into<String>) -> Problem {
-        Problem { hint: Some(hint.into()), ..self }
+    pub fn hint(mut self, hint: impl Into<String>) -> Problem {
+        self.0.hint = Some(hint.into());
+        self
     }
 
     /// Says what was changed, where that is not nothing.
     #[must_use]
-    pub fn changed(self, changed: impl Into<String>) -> Problem {
-        Problem { changed: changed.into(), ..self }
+    pub fn changed(mut self, changed: impl Into<String>) -> Problem {
+        self.0.changed = changed.into();
+        self
     }
 
     /// Says when to try again.
     #[must_use]
-    pub fn retry_after(self, seconds: u32) -> Problem {
-        Problem { retry_after: Some(seconds), ..self }
+    pub fn retry_after(mut self, seconds: u32) -> Problem {
+        self.0.retry_after = Some(seconds);
+        self
     }
 
     /// A document that is wrong.
@@ -88,10 +99,9 @@ impl Problem {
             [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
             [] => "the document is empty".to_owned(),
         };
-        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_document", detail);
-        let mistakes = mistakes.iter().map(Mistake::to_string).collect();
-        Problem { mistakes, ..problem }
-            .hint("`tenure schema flow` prints the schema; `tenure check FILE` checks a file")
+        let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_document", detail);
+        problem.0.mistakes = mistakes.iter().map(Mistake::to_string).collect();
+        problem.hint("`tenure schema flow` prints the schema; `tenure check FILE` checks a file")
     }
 
     /// A name that breaks its rule.
@@ -113,6 +123,13 @@ impl Problem {
     }
 }
 
+impl Deref for Problem {
+    type Target = ProblemView;
+    fn deref(&self) -> &ProblemView {
+        &self.0
+    }
+}
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let detail = refusal.to_string();
@@ -123,8 +140,9 @@ impl From<Refusal> for Problem {
                     .hint(format!("`{list}` lists what is there"))
             }
             Refusal::Stale { now } => {
-                let problem = Problem::new(StatusCode::PRECONDITION_FAILED, "stale_revision", detail);
-                Problem { revision: Some(now.0), ..problem }.hint("read it again and decide anew")
+                let mut problem = Problem::new(StatusCode::PRECONDITION_FAILED, "stale_revision", detail);
+                problem.0.revision = Some(now.0);
+                problem.hint("read it again and decide anew")
             }
             Refusal::Raced => Problem::new(StatusCode::CONFLICT, "raced", detail).hint("try again").retry_after(1),
             Refusal::NotNow(_) => Problem::new(StatusCode::CONFLICT, "not_now", detail),

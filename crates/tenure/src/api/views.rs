@@ -629,7 +629,7 @@ impl From<Outcome> for OutcomeView {
             Ok((effect, revision)) => OutcomeView::done(id, effect, revision),
             Err(refusal) => {
                 let problem = super::problem::Problem::from(refusal);
-                OutcomeView::failed(id, &problem.code, problem.detail)
+                OutcomeView::failed(id, &problem.code, problem.detail.as_str())
             }
         }
     }

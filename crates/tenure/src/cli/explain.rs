@@ -18,6 +18,9 @@ use super::{
 };
 use crate::documents::Gathered;
 
+/// How long a line of explanation may be.
+const WIDTH: usize = 90;
+
 /// What to explain.
 #[derive(Args)]
 pub(super) struct Explain {
@@ -76,12 +79,24 @@ impl Explained {
         let mut lines = vec![format!("{}: {}", self.id, self.path)];
         let notes = self.notes.iter().map(|note| ("note", note.clone()));
         for (name, text) in self.because.iter().cloned().chain(notes) {
-            let mut parts = text.split('\n');
-            lines.push(format!("  {name:<13} {}", parts.next().unwrap_or_default()));
-            lines.extend(parts.map(|part| format!("  {:<13} {part}", "")));
+            let parts = text.split('\n').flat_map(wrapped);
+            lines.extend(parts.enumerate().map(|(n, part)| format!("  {:<13} {part}", if n == 0 { name } else { "" })));
         }
         lines.join("\n")
     }
+}
+
+/// A sentence, cut into lines that fit beside their names.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => line.extend([" ", word]),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn path(spec: &Spec) -> String {
@@ -238,6 +253,10 @@ mod tests {
         explain(&all.found[0].spec).text()
     }
 
+    fn plain(text: &str) -> String {
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     const SQLITE: &str = "{ sqlite: { path: f.db, table: t } }";
     const SEQ: &str = "{ ndjson: { position: /seq } }";
 
@@ -245,22 +264,22 @@ mod tests {
     fn a_resuming_feed_into_a_database_is_promised_exactly_once() {
         let text = said(SQLITE, SEQ, "{ tcp: { address: \"h:1\", hello: \"{position}\" } }");
         assert!(text.starts_with("a: tcp -> ndjson -> sqlite\n  data          exactly once"), "{text}");
-        assert!(text.contains("frozen inside a transaction stalls it for everybody"), "{text}");
+        assert!(plain(&text).contains("frozen inside a transaction stalls it for everybody"), "{text}");
         assert!(text.contains("ride_through (by default)"), "{text}");
-        assert!(!text.contains("does not use {position}"), "{text}");
+        assert!(!plain(&text).contains("does not use {position}"), "{text}");
     }
 
     #[test]
     fn a_feed_that_cannot_resume_is_promised_at_most_once() {
         let text = said("{ stdout: {} }", "{ lines: {} }", "{ tcp: { address: \"h:1\" } }");
         assert!(text.contains("at most once across a hand-over"), "{text}");
-        assert!(text.contains("stop (by default)") && text.contains("cannot tell a stale holder"), "{text}");
+        assert!(text.contains("stop (by default)") && plain(&text).contains("cannot tell a stale holder"), "{text}");
     }
 
     #[test]
     fn a_feed_that_is_not_asked_for_its_position_is_warned_of() {
         let text = said(SQLITE, SEQ, "{ tcp: { address: \"h:1\" }, readers: one }");
-        assert!(text.contains("does not use {position}"), "{text}");
-        assert!(text.contains("because the upstream takes one connection"), "{text}");
+        assert!(plain(&text).contains("does not use {position}"), "{text}");
+        assert!(plain(&text).contains("because the upstream takes one connection"), "{text}");
     }
 }

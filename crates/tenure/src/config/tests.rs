@@ -28,11 +28,11 @@ fn with_no_flags_it_is_one_node_on_loopback() {
 #[test]
 fn every_flag_arrives() {
     let words = "--data d --name n1 --api 127.0.0.1:0 --peer [::1]:0 --join a:1 --join b:2 --role worker --label zone=eu --label k= \
-                 --capacity 9 --flows a.yaml --log debug --log-format json --starts-per-second 7 --session-ttl 10s --renew 900ms";
+                 --capacity 9 --log debug --log-format json --starts-per-second 7 --session-ttl 10s --renew 900ms";
     let config = flags(&words.split_whitespace().collect::<Vec<_>>()).check().unwrap();
     assert_eq!((config.name.as_str(), config.join.join(" "), config.role), ("n1", "a:1 b:2".into(), Role::Worker));
     assert_eq!(config.labels.into_iter().collect::<Vec<_>>(), [("k".into(), "".into()), ("zone".into(), "eu".into())]);
-    assert_eq!((config.capacity, config.flows, config.log_format), (Some(9), vec!["a.yaml".into()], LogFormat::Json));
+    assert_eq!((config.capacity, config.flows, config.log_format), (Some(9), vec![], LogFormat::Json));
     assert_eq!((config.timing.ttl, config.timing.renew), (Duration::from_secs(10), Duration::from_millis(900)));
 }
 
@@ -51,6 +51,7 @@ fn all_complaints_come_at_once() {
         "T1:",
         "label: \"zone\"",
         "join: \"nowhere\"",
+        "advertise:",
         "starts-per-second: 0",
         "log:",
     ];
@@ -64,8 +65,16 @@ fn all_complaints_come_at_once() {
 fn an_address_that_others_reach_needs_a_word() {
     assert!(complaints(&["--api", "0.0.0.0:7070"])[0].contains("--insecure"));
     assert!(complaints(&["--peer", "10.0.0.1:7071"])[0].contains("--insecure"));
-    assert!(flags(&["--api", "0.0.0.0:7070", "--insecure"]).check().unwrap().insecure);
+    assert!(flags(&["--api", "10.0.0.1:7070", "--insecure"]).check().unwrap().insecure);
     assert!(flags(&["--api", "localhost:1", "--peer", "[::1]:2"]).check().is_ok());
+}
+
+#[test]
+fn an_address_of_every_interface_needs_a_name_for_others() {
+    assert!(complaints(&["--api", "0.0.0.0:7070", "--insecure"])[0].starts_with("advertise:"));
+    let config = flags(&["--api", "0.0.0.0:7070", "--insecure", "--advertise", "h7"]).check().unwrap();
+    assert_eq!(config.told(config.api), "h7:7070");
+    assert_eq!(flags(&[]).check().unwrap().told(([127, 0, 0, 1], 9).into()), "127.0.0.1:9");
 }
 
 #[test]
@@ -73,6 +82,7 @@ fn stores_that_are_not_there_yet_are_refused_by_name() {
     assert!(complaints(&["--store", "postgres://h/d"])[0].contains("PostgreSQL as a store is not built in yet"));
     assert!(complaints(&["--store", "sqlite"])[0].contains("there are embedded and memory"));
     assert!(complaints(&["--role", "worker"])[0].contains("--join"));
+    assert!(complaints(&["--role", "worker", "--join", "h:1", "--flows", "f.yaml"])[0].starts_with("flows:"));
 }
 
 #[test]

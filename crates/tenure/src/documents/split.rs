@@ -56,8 +56,8 @@ fn is_empty_line(line: &str) -> bool {
 pub(crate) fn split_json(text: &str) -> (Vec<Piece<'_>>, Option<Broken>) {
     let mut pieces = Vec::new();
     let mut cursor = Cursor::new(text);
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    while let Some(value) = values.next() {
+    let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    for value in values {
         let raw = match value {
             Ok(raw) => raw.get(),
             Err(error) => {
