@@ -55,13 +55,22 @@ fn test() -> Result<(), Failed> {
     run("unit tests of the product", "cargo", &["test", "-p", "tenure", "--lib", "--bins", "--locked"])?;
     run("documentation tests", "cargo", &["test", "-p", "tenure", "--doc", "--locked"])?;
     // One file after another and one test at a time: they measure, and the machine is small.
-    run("process tests", "cargo", &["test", "-p", "tenure", "--test", "*", "--locked", "--", "--test-threads=1", "--nocapture"])
+    run(
+        "process tests",
+        "cargo",
+        &["test", "-p", "tenure", "--test", "*", "--locked", "--", "--test-threads=1", "--nocapture"],
+    )
 }
 
 fn lint() -> Result<(), Failed> {
     run("format", "cargo", &["fmt", "--all", "--check"])?;
     run("clippy", "cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
-    steps::run_with("documentation", "cargo", &["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])
+    steps::run_with(
+        "documentation",
+        "cargo",
+        &["doc", "--workspace", "--no-deps", "--locked"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )
 }
 
 fn ci() -> Result<(), Failed> {

@@ -41,6 +41,9 @@ pub(crate) fn raise_open_files() {
     let open = limits.lines().find(|line| line.starts_with("Max open files"));
     let hard = open.and_then(|line| line.split_whitespace().nth(4)).and_then(|n| n.parse::<u64>().ok());
     if hard.is_some_and(|hard| hard < 16_384) {
-        println!("note: at most {} files may be open here; tests with thousands of feeds want 16,384 or more", hard.unwrap_or(0));
+        println!(
+            "note: at most {} files may be open here; tests with thousands of feeds want 16,384 or more",
+            hard.unwrap_or(0)
+        );
     }
 }

@@ -96,7 +96,10 @@ fn the_pipeline_and_the_committer_are_free_of_a_runtime() {
     let pure = ["crates/connect/src/pipeline", "crates/connect/src/sink/committer", "crates/connect/src/codec/"];
     refuse(
         |path| pure.iter().any(|p| path.starts_with(p)),
-        &[("tokio", "await only what you are handed, so that the simulator can poll the same code"), ("Instant::now", "ask the World")],
+        &[
+            ("tokio", "await only what you are handed, so that the simulator can poll the same code"),
+            ("Instant::now", "ask the World"),
+        ],
     );
 }
 
@@ -112,7 +115,11 @@ fn the_store_knows_no_word_of_ours() {
 fn the_command_line_and_the_api_keep_to_their_doors() {
     refuse(
         |path| path.starts_with("crates/tenure/src/cli/") && !path.ends_with("up.rs"),
-        &[("crate::runtime", "speak the public HTTP API"), ("crate::catalog", "speak the public HTTP API"), ("tenure_store", "speak the public HTTP API")],
+        &[
+            ("crate::runtime", "speak the public HTTP API"),
+            ("crate::catalog", "speak the public HTTP API"),
+            ("tenure_store", "speak the public HTTP API"),
+        ],
     );
     refuse(
         |path| path.starts_with("crates/tenure/src/api/"),
@@ -133,7 +140,10 @@ fn no_file_is_named_after_nothing() {
 
 #[test]
 fn the_tested_code_is_the_shipped_code() {
-    refuse(|path| !path.starts_with("xtask/"), &[("cfg(sim)", "the simulator drives the product as it is"), ("buggify", "faults belong to the simulator")]);
+    refuse(
+        |path| !path.starts_with("xtask/"),
+        &[("cfg(sim)", "the simulator drives the product as it is"), ("buggify", "faults belong to the simulator")],
+    );
 }
 
 #[test]

@@ -212,7 +212,8 @@ impl ServerDoor {
             }
             if let Change::Move { to } = change {
                 let look = self.view.look();
-                let there_already = look.picture().assignments.get(id).is_some_and(|a| a.value.is_out() && a.value.node == *to);
+                let there_already =
+                    look.picture().assignments.get(id).is_some_and(|a| a.value.is_out() && a.value.node == *to);
                 if there_already {
                     return Ok(there.modified);
                 }

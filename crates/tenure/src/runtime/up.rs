@@ -166,13 +166,13 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
     let settings = ApiSettings { stop_within: options.timing.ttl * 2, loopback_only: options.api_is_loopback() };
     let serving = data.spawn(api::serve(listener, front, settings));
     info!(node = %options.name, api = %api_address, role = ?options.role, "up");
-    println!("node {} is up, API on http://{api_address}", options.name);
+    eprintln!("node {} is up, API on http://{api_address}", options.name);
 
     tokio::select! {
         () = signals.next() => (),
         ended = serving => error!(?ended, "the API has ended"),
     }
-    println!("node {} hands over its flows; again to end at once", options.name);
+    eprintln!("node {} hands over its flows; again to end at once", options.name);
     tokio::select! {
         () = leave(&options, &engine, &node, coordinator, view) => info!("everything is handed over"),
         () = signals.next() => warn!("ending at once"),
