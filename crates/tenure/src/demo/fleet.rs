@@ -141,7 +141,7 @@ impl Fleet {
                 && let Some(status) = process.ended()?
             {
                 let NodePlan { name, log, .. } = &member.plan;
-                let words = member.plan.last_words(30);
+                let words = member.plan.last_words(10);
                 let what = format!("node {name} ended by itself ({status}); its log {} ends:\n{words}", log.display());
                 return Err(io::Error::other(what));
             }
@@ -156,7 +156,7 @@ impl Fleet {
             self.check()?;
             if Instant::now() > deadline {
                 let NodePlan { name, log, .. } = self.plan_of(node);
-                let words = self.plan_of(node).last_words(30);
+                let words = self.plan_of(node).last_words(10);
                 let what =
                     format!("node {name} was not ready within {within:?}; its log {} ends:\n{words}", log.display());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, what));
@@ -203,19 +203,23 @@ impl Fleet {
         None
     }
 
-    /// SIGTERM to all, and SIGKILL to those that have not ended `within` that time.
+    /// Ends all nodes: SIGTERM, after half the time another one (nobody is left to hand flows to,
+    /// so they need not try for long), and SIGKILL for who has not ended `within` the time.
     pub async fn end(&mut self, within: Duration) -> io::Result<()> {
         for node in self.all() {
             self.thaw(node)?;
-            self.signal(node, Signal::TERM)?;
         }
-        let deadline = Instant::now() + within;
-        for node in self.all() {
-            if let Some(process) = self.process(node) {
-                process.end_within(deadline.saturating_duration_since(Instant::now())).await?;
+        for _ in 0..2 {
+            let deadline = Instant::now() + within / 2;
+            for node in self.all() {
+                self.signal(node, Signal::TERM)?;
             }
-            self.kill(node)?;
+            for node in self.all() {
+                if let Some(process) = self.process(node) {
+                    process.end_within(deadline.saturating_duration_since(Instant::now())).await?;
+                }
+            }
         }
-        Ok(())
+        self.all().try_for_each(|node| self.kill(node))
     }
 }

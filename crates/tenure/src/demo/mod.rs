@@ -76,16 +76,18 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         return process::become_child_of(parent, &args.node).into_diagnostic();
     }
     let dir = tempfile::Builder::new().prefix("tenure-demo-").tempdir().into_diagnostic();
-    let mut dir = dir.wrap_err("cannot create a directory for the demo; set TMPDIR to one that can be written")?;
+    let dir = dir.wrap_err("cannot create a directory for the demo; set TMPDIR to one that can be written")?;
     let told = story::tell(&args, dir.path()).await;
-    let fine = matches!(told, Ok(code) if code == ExitCode::SUCCESS);
-    if args.keep || !fine {
-        dir.disable_cleanup(true);
+    if !args.keep && matches!(told, Ok(code) if code == ExitCode::SUCCESS) {
+        // It is in the system's place for such things; an error is worth no alarm.
+        let _removed = dir.close();
+        return told;
     }
-    let place = dir.path().display().to_string();
-    // Removing a directory of node data takes a moment; an error here is worth no alarm.
-    let _removed = dir.close();
-    told.map_err(|error| miette!(help = format!("the nodes' logs are in {place}"), "{error:?}"))
+    let kept = dir.keep();
+    told.map_err(|error| {
+        let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+        miette!(help = format!("the nodes' data and logs are kept in {}", kept.display()), "{}", causes.join(": "))
+    })
 }
 
 /// The longest the demo waits for what was sent to be stored, once production has stopped.

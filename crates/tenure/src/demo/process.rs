@@ -70,11 +70,11 @@ impl NodePlan {
         Ok(NodeProcess { child, ended: None })
     }
 
-    /// The last lines of its output, for saying what went wrong.
+    /// The last lines of its output, long ones cut, for saying what went wrong.
     pub fn last_words(&self, lines: usize) -> String {
         let text =
             std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let all: Vec<&str> = text.lines().collect();
+        let all: Vec<String> = text.lines().map(|line| line.chars().take(300).collect()).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 }

@@ -33,7 +33,7 @@ const BREATH: Duration = Duration::from_secs(2);
 const FIRST_LOSS: Duration = Duration::from_secs(15);
 const BETWEEN_LOSSES: Duration = Duration::from_secs(60);
 /// How long nodes may take to end when asked to.
-const END: Duration = Duration::from_secs(5);
+const END: Duration = Duration::from_secs(4);
 
 /// The whole demo, in an existing directory.
 pub(super) async fn tell(args: &Args, dir: &Path) -> Result<ExitCode> {
@@ -120,6 +120,7 @@ impl Stage {
         self.all_read(&server, BRING_UP).await?;
         let took = seconds(since_start(&server));
         self.show.say(&format!("every feed has a reader, {took} after the first record"));
+        self.even(&server).await?;
         self.table().await;
         Ok(server)
     }
@@ -255,15 +256,15 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until no node has more than one flow more than another, and all run.
+    /// Waits until no node has more than one flow more than another, and says that all run.
     async fn even(&mut self, server: &FeedServer) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < BRING_UP {
             self.look(server).await?;
             let rows = self.rows().await;
-            let flows = || rows.iter().map(|row| row.flows);
-            let even = flows().max().unwrap_or(0) <= flows().min().unwrap_or(0) + 1;
-            if even && rows.len() == 3 && server.read_now() == usize::from(self.args.feeds) {
+            let running = || rows.iter().map(|row| row.running);
+            let even = running().max().unwrap_or(0) <= running().min().unwrap_or(0) + 1;
+            if even && running().sum::<u64>() == u64::from(self.args.feeds) {
                 return Ok(());
             }
         }
@@ -323,9 +324,12 @@ impl Stage {
         let balance = if settled.is_even() { count.balance() } else { settled };
         let killed = if self.killed.is_empty() { "nobody".to_owned() } else { self.killed.join(", then ") };
         self.show.say(&format!("the nodes have ended; killed on the way: {killed}"));
+        if self.args.keep {
+            self.show.line(&format!("          database, data and logs are kept in {}", self.fleet.dir().display()));
+        }
         if !balance.is_even() {
             let place = self.fleet.dir().display();
-            self.show.line(&format!("NOT EVEN: database, data and logs are kept in {place}"));
+            self.show.line(&format!("the balance is not even; database, data and logs are kept in {place}"));
             self.show.line(&format!("{} rows were never sent; first records missing: {missing:?}", balance.strange));
         }
         self.show.line(&format!("{balance}\nlongest gap {}", seconds(server.report().longest_gap())));
