@@ -61,7 +61,7 @@ pub struct Metered {
 
 impl Metered {
     /// Counts what goes to `inner`.
-    pub fn new(inner: Arc<dyn tenure_store::Store>, meters: Meters) -> Arc<dyn tenure_store::Store> {
+    pub fn over(inner: Arc<dyn tenure_store::Store>, meters: Meters) -> Arc<dyn tenure_store::Store> {
         Arc::new(Metered { inner, meters })
     }
 }

@@ -157,9 +157,7 @@ impl Reporter {
         let stage = word(local, gauge.as_deref());
         let reason = match stage {
             Word::Running => quiet,
-            Word::Starting if matches!(local.stage, Stage::Queued) => {
-                Some(Reason::new(Code::Paced, "waits for its turn under this node's start budget"))
-            }
+            Word::Starting if matches!(local.stage, Stage::Queued) => Some(waits_because(machine, local)),
             Word::Starting | Word::Waiting | Word::Stopping | Word::Ended => local.reason.clone(),
         };
         let last = gauge.as_ref().map_or(0, |g| g.last_bytes.load(Ordering::Relaxed));
@@ -190,6 +188,15 @@ impl Reporter {
         let (bytes_per_second, records_per_second) = seen.rates;
         Rates { bytes_per_second, records_per_second, bytes, settled, rejected, repeated }
     }
+}
+
+/// Why a flow that could start waits.
+fn waits_because(machine: &NodeMachine, local: &Local) -> Reason {
+    if machine.is_starting() {
+        return Reason::new(Code::Paced, "waits for its turn under this node's start budget");
+    }
+    let doubtful = || Reason::new(Code::LeaseDoubtful, "the store has not confirmed this node's session lately");
+    local.reason.clone().unwrap_or_else(doubtful)
 }
 
 fn word(local: &Local, gauge: Option<&Gauge>) -> Word {

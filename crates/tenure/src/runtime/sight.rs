@@ -50,7 +50,7 @@ struct Scene {
 
 impl View {
     /// A view of nothing yet.
-    pub fn new() -> View {
+    pub fn empty() -> View {
         let events = Events::default();
         View(Arc::new(Shared { scene: RwLock::default(), revision: watch::Sender::new(Revision(0)), events }))
     }

@@ -68,6 +68,8 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// How often a leaving node looks whether somebody is still there to take its flows.
+const LOOK_FOR_HEIRS: Duration = Duration::from_millis(200);
 /// How long the rest of the process may take to end once the node has handed everything over.
 const LAST_MOMENTS: Duration = Duration::from_secs(3);
 
@@ -112,8 +114,8 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
         () = signals.next() => return Ok(()),
     };
     let meters = Meters::default();
-    let store = Metered::new(engine.store(), meters.clone());
-    let view = (options.role != Role::Worker).then(View::new);
+    let store = Metered::over(engine.store(), meters.clone());
+    let view = (options.role != Role::Worker).then(View::empty);
 
     let holder = place::draw_holder();
     let (to_node, inputs) = mpsc::unbounded_channel();
@@ -271,8 +273,14 @@ async fn leave(
     }
     node.leave(!heirs.holder);
     let mut status = node.status();
-    // It ends with the node's loop, and that with the process.
-    drop(status.wait_for(|status| status.left).await);
+    let left = status.wait_for(|status| status.left);
+    tokio::pin!(left);
+    // Others may leave after us: once nobody is there to take a flow, it is let go instead.
+    while tokio::time::timeout(LOOK_FOR_HEIRS, &mut left).await.is_err() {
+        if view.as_ref().is_some_and(|view| !Heirs::of(view, &options.name).holder) {
+            node.leave(true);
+        }
+    }
 }
 
 /// Who could take over what a leaving node has.
