@@ -42,9 +42,11 @@
 //! one joins (`members`).
 
 mod app;
+mod config;
 mod core;
 mod door;
 mod embedded;
+mod enter;
 mod error;
 mod fatal;
 mod frame;
@@ -60,6 +62,7 @@ mod proof;
 mod raft;
 mod record;
 mod remote;
+mod server;
 mod snapshot;
 mod status;
 mod tasks;
@@ -69,7 +72,8 @@ mod wire;
 
 pub use crate::{
     app::{AppDoor, AppInbox, AppSender},
-    embedded::{Config, Embedded},
+    config::Config,
+    embedded::Embedded,
     error::StartError,
     fatal::{Fatal, FatalHook},
     frame::APP_FRAME_MAX,

@@ -4,13 +4,20 @@
 //! the replicated state and are never given out twice, so a server that lost its disk can only
 //! come back as somebody else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use openraft::{
     ChangeMembers, Instant as _,
+    async_runtime::watch::WatchReceiver as _,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
-use tenure_store::state::{Command, Reply};
+use tenure_store::{
+    Unavailable,
+    state::{Command, Reply},
+};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -190,6 +197,38 @@ impl Core {
         let beat = metrics.heartbeat.as_ref().and_then(|beats| beats.get(&id).copied().flatten());
         let lately = self.timing.election_max * 2;
         beat.is_some_and(|at| at.elapsed() < lately)
+    }
+}
+
+impl Core {
+    /// Hands the leadership to the voter that lacks least.
+    pub(crate) async fn transfer_leadership(&self) -> Result<Option<u64>, Unavailable> {
+        let metrics = self.metrics();
+        if !metrics.state.is_leader() {
+            return Ok(metrics.current_leader);
+        }
+        let others = metrics.membership_config.voter_ids().filter(|id| *id != self.me && self.hears(&metrics, *id));
+        let matched = |id: &u64| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
+        let Some(to) = others.max_by_key(matched) else {
+            return Err(Unavailable { why: "no other voter is there to lead".to_owned() });
+        };
+        let refuse = |why: String| Unavailable { why };
+        self.raft.trigger().transfer_leader(to).await.map_err(|e| refuse(e.to_string()))?;
+        match tokio::time::timeout(Duration::from_secs(2), self.another_leader()).await {
+            Ok(Some(leader)) => Ok(Some(leader)),
+            Ok(None) | Err(_) => Err(refuse(format!("member {to} did not take over within two seconds"))),
+        }
+    }
+
+    async fn another_leader(&self) -> Option<u64> {
+        let mut news = self.raft.metrics();
+        loop {
+            let leader = news.borrow_watched().current_leader.filter(|leader| *leader != self.me);
+            if leader.is_some() {
+                return leader;
+            }
+            news.changed().await.ok()?;
+        }
     }
 }
 

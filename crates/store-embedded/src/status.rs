@@ -1,6 +1,14 @@
 //! What a server can say about its cluster.
 
+use std::collections::BTreeSet;
+
+use openraft::Instant as _;
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    core::Core,
+    raft::{Member, Metrics},
+};
 
 /// A look at the cluster from one server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -53,5 +61,50 @@ impl Status {
     /// The server that leads, if it is known.
     pub fn leading(&self) -> Option<&MemberStatus> {
         self.members.iter().find(|member| Some(member.id) == self.leader)
+    }
+}
+
+impl Core {
+    pub(crate) fn status(&self) -> Status {
+        let metrics = self.metrics();
+        let leads = metrics.state.is_leader();
+        let heard = self.heard().filter(|(at, status)| {
+            at.elapsed() < self.timing.membership + self.timing.election_max * 2
+                && Some(status.id) == metrics.current_leader
+        });
+        let has_quorum =
+            if leads { self.has_quorum(&metrics) } else { heard.as_ref().is_some_and(|(_, s)| s.has_quorum) };
+        let reachable = |id: u64| match (&heard, leads) {
+            _ if id == self.me => Some(true),
+            (_, true) => Some(self.hears(&metrics, id)),
+            (Some((_, said)), false) => said.members.iter().find(|m| m.id == id).and_then(|m| m.reachable),
+            (None, false) => None,
+        };
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let member = |(id, node): (&u64, &Member)| MemberStatus {
+            id: *id,
+            name: node.name.clone(),
+            addr: node.addr.clone(),
+            voter: voters.contains(id),
+            reachable: reachable(*id),
+        };
+        Status {
+            cluster: self.cluster,
+            id: self.me,
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            members: metrics.membership_config.nodes().map(member).collect(),
+            committed: metrics.local_committed.map(|id| id.index),
+            applied: metrics.last_applied.map(|id| id.index),
+            has_quorum,
+        }
+    }
+
+    fn has_quorum(&self, metrics: &Metrics) -> bool {
+        if metrics.membership_config.voter_ids().all(|id| id == self.me) {
+            return true;
+        }
+        let acked = metrics.last_quorum_acked.map(|at| at.elapsed());
+        acked.is_some_and(|ago| ago < self.timing.election_max)
     }
 }

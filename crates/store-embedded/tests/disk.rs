@@ -248,7 +248,7 @@ async fn the_disk_stays_bounded_however_much_is_committed() {
     let server = start(&config).await;
     let store = server.store();
     let mut sizes = Vec::new();
-    for round in 0..10 {
+    for round in 0..20 {
         for _ in 0..10 {
             let value = vec![round; 2_000];
             let writes = (0..60).map(|n| store.commit(Txn::new().put(format!("k{n}"), value.as_slice())));
@@ -259,9 +259,9 @@ async fn the_disk_stays_bounded_however_much_is_committed() {
         sizes.push(used(&config.data_dir));
     }
     server.shutdown().await;
-    let (early, late) = (sizes[2..5].iter().max(), sizes[7..].iter().max());
-    // The first rounds find the size that one window of the log needs.
-    assert!(late <= early.map(|bytes| bytes * 3 / 2).as_ref(), "the data directory grows: {sizes:?}");
+    // 24 MB were committed. What must be kept is a window of 2 x 300 entries and two snapshots, and
+    // the file may be several times as large as what is in it.
+    assert!(sizes.iter().all(|bytes| *bytes < 8 * 1024 * 1024), "the data directory grows: {sizes:?}");
     assert!(snapshots(&config).len() <= 2);
 }
 
