@@ -20,7 +20,7 @@ pub mod views;
 
 use std::sync::Arc;
 
-use axum::{Json, Router, http::StatusCode, middleware, routing::get};
+use axum::{Json, Router, http::StatusCode, middleware, routing::get, serve::ListenerExt};
 use serde_json::json;
 use tokio::net::TcpListener;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -63,6 +63,12 @@ pub async fn serve(listener: TcpListener, front: Front, settings: Settings) -> s
         Front::Door(door) => router(door, settings),
         Front::Relay(relay) => relay::router(relay, &settings),
     };
+    // Small answers and events should not wait for each other.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "an API connection stays slow");
+        }
+    });
     axum::serve(listener, router).await
 }
 
