@@ -151,7 +151,7 @@ async fn serve(config: &Config) -> Result<(Engine, Option<AppInbox>), Fault> {
         ..Timing::default()
     };
     let settings = tenure_store_embedded::Config {
-        advertise: config.advertise.as_ref().map(|host| format!("{host}:{}", config.peer.port())),
+        advertise: config.advertise.is_some().then(|| config.told(config.peer)),
         join: config.join.clone(),
         timing,
         app: Some(door),

@@ -224,12 +224,11 @@ async fn found(store: Arc<dyn Store>) {
 }
 
 fn record(options: &Config, place: &Place, holder: Holder, api: SocketAddr, peer: Option<String>) -> Node {
-    let host = options.advertise.clone().unwrap_or_else(|| api.ip().to_string());
     Node {
         holder,
         boot: place::boot(),
         home: place.home().to_owned(),
-        api: format!("{host}:{}", api.port()),
+        api: options.told(api),
         peer,
         runs_flows: options.role != Role::Server,
         labels: options.labels.clone(),
