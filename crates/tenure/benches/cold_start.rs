@@ -58,7 +58,7 @@ async fn measure() -> Result<(), Box<dyn Error>> {
     }
     fleet.voters(3, PATIENCE).await?;
     let settled = settle(&mut fleet).await;
-    let idle = memory(&mut fleet);
+    let (idle, commits) = (memory(&mut fleet), commits_sent(&mut fleet).await);
 
     let documents: Vec<Value> = (0..flows).map(|feed| documents::flow(&server, feed, Way::Tcp, &sink)).collect();
     let start = Instant::now();
@@ -67,11 +67,14 @@ async fn measure() -> Result<(), Box<dyn Error>> {
     let read = all_read(&mut fleet, &server, flows, start).await?;
     let running = all_running(&mut fleet, flows, start).await?;
     let placed = settle(&mut fleet).await;
-    let full = memory(&mut fleet);
+    let (full, placing) = (memory(&mut fleet), commits_sent(&mut fleet).await);
     sleep(REST).await;
-    let rested = revision(&mut fleet).await;
+    let (rested, resting) = (revision(&mut fleet).await, commits_sent(&mut fleet).await);
 
     let per = |bytes: u64| bytes as f64 / 1024.0 / (flows as f64 / 3.0);
+    let build =
+        if cfg!(debug_assertions) { "with debug assertions; for figures to quote use cargo bench" } else { "release" };
+    println!("build                      {build}");
     println!("flows                      {flows} over TCP, {rate} records/s each, one call to three nodes");
     println!("sink                       {}", if postgres.is_some() { "PostgreSQL" } else { "SQLite" });
     println!("pace                       500 starts/s per node, the default; at best {:.1} s", flows as f64 / 1500.0);
@@ -93,11 +96,18 @@ async fn measure() -> Result<(), Box<dyn Error>> {
             per(more)
         );
     }
-    println!("store revisions            {:.2} per flow", (placed - settled) as f64 / flows as f64);
-    let per_second = (rested - placed) as f64 / REST.as_secs_f64();
+    let (per_flow, at_rest) = (|count: f64| count / flows as f64, |count: f64| count / REST.as_secs_f64());
+    let revisions = ((placed - settled) as f64, (rested - placed) as f64);
+    let commits = (placing - commits, resting - placing);
     println!(
-        "store revisions at rest    {per_second:.2} per second, {:.6} per flow and second",
-        per_second / flows as f64
+        "store writes per flow      {:.3} revisions, {:.3} commits sent",
+        per_flow(revisions.0),
+        per_flow(commits.0)
+    );
+    println!(
+        "store writes at rest       {:.2} revisions/s, {:.2} commits sent/s",
+        at_rest(revisions.1),
+        at_rest(commits.1)
     );
     println!("feed server                {:.1} s of processor time", server.busy().as_secs_f64());
     fleet.end(Duration::from_secs(20)).await?;
@@ -137,6 +147,15 @@ async fn all_running(fleet: &mut Fleet, flows: usize, start: Instant) -> Result<
 
 async fn revision(fleet: &mut Fleet) -> u64 {
     fleet.cluster().await.map_or(0, |cluster| cluster.revision)
+}
+
+/// How many commits all nodes have sent to the store, answered or not.
+async fn commits_sent(fleet: &mut Fleet) -> f64 {
+    let mut sum = 0.0;
+    for node in fleet.awake() {
+        sum += fleet.api(node).metric("tenure_store_commits_total").await.ok().flatten().unwrap_or(f64::NAN);
+    }
+    sum
 }
 
 /// The store's revision once it has not changed for three seconds, or after a minute.
