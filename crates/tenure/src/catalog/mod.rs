@@ -3,14 +3,14 @@
 //!
 //! | key | record | written by |
 //! | --- | --- | --- |
-//! | `flow/ID` | [`Flow`] | people, through the API; the coordinator forgets it |
-//! | `node/NAME` | [`Node`], tied to the node's lease | the node |
-//! | `cordon/NAME` | [`Cordon`] | people |
+//! | `flow/ID` | [`Flow`](tenure_core::record::Flow) | people, through the API; the coordinator forgets it |
+//! | `node/NAME` | [`Node`](tenure_core::record::Node), tied to the node's lease | the node |
+//! | `cordon/NAME` | [`Cordon`](tenure_core::record::Cordon) | people |
 //! | `office` | the coordinator's name, tied to its lease | whoever wins it |
-//! | `assign/ID` | [`Assignment`] | the coordinator; the holder hands over and lets go |
-//! | `inbox/NAME/ID` | [`Order`] | in the same commit as the assignment |
-//! | `verdict/ID` | [`Verdict`] | the holder, or the coordinator where nobody holds |
-//! | `cluster` | [`Cluster`] | once, at bootstrap |
+//! | `assign/ID` | [`Assignment`](tenure_core::record::Assignment) | the coordinator; the holder hands over and lets go |
+//! | `inbox/NAME/ID` | [`Order`](tenure_core::record::Order) | in the same commit as the assignment |
+//! | `verdict/ID` | [`Verdict`](tenure_core::record::Verdict) | the holder, or the coordinator where nobody holds |
+//! | `cluster` | [`Cluster`](tenure_core::record::Cluster) | once, at bootstrap |
 
 mod bytes;
 pub mod keys;
