@@ -4,15 +4,22 @@
 //! ```text
 //!                          none        released      session gone    live: held     leaving   stopping   close
 //!  run                     Homeless    Homeless      Homeless        Running        Moving    Halting    Closing
-//!  stop, no verdict yet    ToJudge     ToJudge       ToClose         ToStop         ToStop    Halting    Closing
-//!                                                    (strict: ToJudge)
+//!  stop, no verdict yet    ToJudge     ToClose       ToClose         ToStop         ToStop    Halting    Closing
+//!   and no fence in sink   ToJudge     ToJudge       ToJudge         ToStop         ToStop    Halting    Closing
 //!  stop, verdict counts    Stopped, or ToForget when it was asked to be forgotten
 //! ```
+//!
+//! Where the sink can fence, only a raised fence proves a stop: a holder that was frozen, or that
+//! let go without an answer from its sink, may still have a commit under way there. A verdict under
+//! the same owner as the released assignment says that the fence was raised.
 
 use std::sync::Arc;
 
 use crate::{
-    flow::{Document, OnLeaseLoss, promise::promise},
+    flow::{
+        OnLeaseLoss,
+        promise::{Fencing, promise},
+    },
     id::{FlowId, NodeName, SessionId},
     picture::{Picture, Stored},
     record::{Assignment, Flow, Outcome, Phase, Purpose, Verdict, Why},
@@ -65,10 +72,10 @@ pub enum Situation {
     Halting,
     /// A live node is raising its fence.
     Closing,
-    /// Its holder's session has ended and its fence has to be raised by somebody else.
+    /// Nobody has it any more, and its fence has still to be raised.
     ToClose {
-        /// The life of a node that is over.
-        after: (NodeName, SessionId),
+        /// The life of a node that must be over for that; none if its holder has let it go.
+        after: Option<(NodeName, SessionId)>,
     },
     /// Nothing of it can run any more; that only has to be written down.
     ToJudge {
@@ -107,10 +114,24 @@ impl<'p> Records<'p> {
         }
     }
 
-    /// True if the flow stops itself when its session is doubtful, so that the end of a session is
-    /// proof enough that it has stopped. The others are protected by their sink's fence alone.
-    pub fn is_strict(&self) -> bool {
-        is_strict(&self.flow.value.document)
+    /// True if the flow stops itself when its session is doubtful, and promises to have no second
+    /// reader: then nobody else may have it while its holder's session lives. What the document
+    /// says, or its connectors' default.
+    pub fn stops_on_lease_loss(&self) -> bool {
+        let document = &self.flow.value.document;
+        let chosen = document.supervision.on_lease_loss.unwrap_or_else(|| promise(document).on_lease_loss);
+        chosen == OnLeaseLoss::Stop
+    }
+
+    /// True if the sink refuses whoever comes after the fence was raised. Then nothing less proves a
+    /// stop; without it, the end of the holder's session has to be enough.
+    pub fn can_be_fenced(&self) -> bool {
+        promise(&self.flow.value.document).fencing == Fencing::Enforced
+    }
+
+    /// True if nothing of that owner, nor of any before it, can enter the sink any more.
+    fn is_fenced_off(&self, owner: &Assignment) -> bool {
+        self.verdict.is_some_and(|verdict| verdict.value.token.same_owner(owner.token))
     }
 
     fn wants_to_run(&self, picture: &Picture) -> Situation {
@@ -144,15 +165,22 @@ impl<'p> Records<'p> {
             let forget = self.flow.value.forget && outcome == Outcome::Terminated;
             return if forget { Situation::ToForget } else { Situation::Stopped };
         }
-        let Some(assignment) = self.assignment.map(|a| a.value.as_ref()).filter(|a| a.is_out()) else {
+        let Some(assignment) = self.assignment.map(|a| a.value.as_ref()) else {
             return Situation::ToJudge { outcome, after: None };
         };
-        let holder = (assignment.node.clone(), assignment.session);
-        if !picture.is_live(&holder.0, holder.1) {
-            return if self.is_strict() {
-                Situation::ToJudge { outcome, after: Some(holder) }
+        if !assignment.is_out() {
+            return if self.can_be_fenced() && !self.is_fenced_off(assignment) {
+                Situation::ToClose { after: None }
             } else {
-                Situation::ToClose { after: holder }
+                Situation::ToJudge { outcome, after: None }
+            };
+        }
+        if !picture.is_live(&assignment.node, assignment.session) {
+            let after = Some((assignment.node.clone(), assignment.session));
+            return if self.can_be_fenced() {
+                Situation::ToClose { after }
+            } else {
+                Situation::ToJudge { outcome, after }
             };
         }
         match (&assignment.phase, assignment.purpose) {
@@ -161,10 +189,4 @@ impl<'p> Records<'p> {
             (Phase::Stopping | Phase::Released, Purpose::Run | Purpose::Close) => Situation::Halting,
         }
     }
-}
-
-/// What the document says, or its connectors' default.
-fn is_strict(document: &Document) -> bool {
-    let chosen = document.supervision.on_lease_loss.unwrap_or_else(|| promise(document).on_lease_loss);
-    chosen == OnLeaseLoss::Stop
 }

@@ -83,9 +83,11 @@ impl Case<'_> {
         }
     }
 
-    /// True if its holder may be passed over: only the sink's fence makes that safe.
+    /// True if its holder may be passed over: only the sink's fence makes that safe, and not even
+    /// that if there must be no second reader. Who only raises the fence reads nothing.
     fn may_override(&self) -> bool {
-        self.overdue && !self.records.is_strict()
+        let reads = self.situation != Situation::Closing;
+        self.overdue && self.records.can_be_fenced() && !(reads && self.records.stops_on_lease_loss())
     }
 }
 
@@ -121,8 +123,8 @@ impl<'a> Desk<'a> {
             }
             Situation::Moving { to_live: true, .. } if case.may_override() => self.give_over_its_head(records),
             Situation::ToStop => self.stop(records),
-            Situation::Halting | Situation::Closing if case.may_override() => self.close(records, None),
-            Situation::ToClose { after } => self.close(records, Some(after.clone())),
+            Situation::Halting | Situation::Closing if case.may_override() => self.close_over_its_head(records),
+            Situation::ToClose { after } => self.close(records, None, after.clone()),
             Situation::ToJudge { outcome, after } => Some(self.judge(records, *outcome, after.clone())),
             Situation::ToForget => Some(write(records, Deed::Forget, Vec::new(), Change::Forget)),
             Situation::Running { .. }
@@ -148,10 +150,19 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn close(&mut self, records: &Records<'_>, after: Option<(NodeName, SessionId)>) -> Option<Write> {
-        // The node that did not do it is not asked again; one whose earlier life has ended may be.
-        let not = records.assignment.filter(|_| after.is_none()).map(|a| a.value.node.clone());
-        let to = self.closer(records, not.as_ref())?;
+    /// The node that did not do it is not asked again; one that let go, or has a new life, may be.
+    fn close_over_its_head(&mut self, records: &Records<'_>) -> Option<Write> {
+        let not = records.assignment.map(|a| a.value.node.clone());
+        self.close(records, not.as_ref(), None)
+    }
+
+    fn close(
+        &mut self,
+        records: &Records<'_>,
+        not: Option<&NodeName>,
+        after: Option<(NodeName, SessionId)>,
+    ) -> Option<Write> {
+        let to = self.closer(records, not)?;
         Some(self.hand(records, Deed::Close, to, Purpose::Close, Why::Close, after))
     }
 

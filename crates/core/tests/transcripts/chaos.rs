@@ -82,6 +82,7 @@ impl Episode {
             (17, Some(false)) => format!("move {flow} {node}"),
             (18, Some(false)) => format!("restart {flow}"),
             (13..=18, None) if flow.ends_with('1') => format!("flow {flow} strict"),
+            (13..=18, None) if flow.ends_with('2') => format!("flow {flow} one-reader"),
             (13..=18, None) => format!("flow {flow}"),
             (20, _) if !self.frozen.contains(&node) => format!("reread {node}"),
             (19, _) => format!("wait {}", self.dice.below(4000)),

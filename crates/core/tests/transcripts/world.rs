@@ -9,7 +9,10 @@ use std::{
 
 use tenure_core::{
     coordinator::{Answer, Change, Coordinator, Effect, Ground, Input, Office, Settings, Write},
-    flow::{OnLeaseLoss, promise::promise},
+    flow::{
+        OnLeaseLoss,
+        promise::{Fencing, promise},
+    },
     id::{FlowId, NodeName, Revision, SessionId},
     mirror::{Absorb, News},
     moment::Moment,
@@ -123,6 +126,7 @@ impl World {
             ["next-commit", "lost"] => self.mishap(Mishap::CommitLost),
             ["next-commit", "unavailable"] => self.mishap(Mishap::Unavailable),
             ["holders"] => self.holders(),
+            ["let-go", names] => self.let_all_go(names),
             ["wait", ms] => self.wait(ms.parse().unwrap()),
             ["show"] => self.show(),
             ["loads"] => self.loads(),
@@ -186,22 +190,25 @@ impl World {
         assert!(same_owner || now.token.epoch == before.token.epoch + 1, "{id}: {before} then {now}");
     }
 
-    /// Whatever happens: a strict flow is taken from nobody whose session lives, and a flow is not
-    /// called stopped while somebody may run it.
+    /// Whatever happens: a strict flow is taken from nobody who may read and whose session lives,
+    /// and a flow is not called stopped while somebody may run it, nor before its fence is raised.
     fn check_write(&self, write: &Write) {
         let Some(before) = self.store.assignments.get(&write.flow).map(|before| &before.value) else { return };
         let held = before.is_out() && self.store.is_live(&before.node, before.session);
-        let strict = self
-            .store
-            .flows
-            .get(&write.flow)
-            .is_some_and(|f| promise(&f.value.document).on_lease_loss == OnLeaseLoss::Stop);
+        let Some(promise) = self.store.flows.get(&write.flow).map(|f| promise(&f.value.document)) else { return };
+        let strict = promise.on_lease_loss == OnLeaseLoss::Stop;
+        let verdict = self.store.verdicts.get(&write.flow);
+        let raised = !before.is_out() && verdict.is_some_and(|v| v.value.token.same_owner(before.token));
         match &write.change {
             Change::Assign { assignment, .. } => {
                 let taken = (&assignment.node, assignment.session) != (&before.node, before.session);
-                assert!(!(held && strict && taken), "{write}, but {before}");
+                let reads = before.purpose == Purpose::Run;
+                assert!(!(held && strict && reads && taken), "{write}, but {before}");
             }
-            Change::Judge { .. } => assert!(!before.is_out() || !held && strict, "{write}, but {before}"),
+            Change::Judge { .. } if promise.fencing == Fencing::Enforced => {
+                assert!(raised, "{write}, but {before}, and the fence is not raised");
+            }
+            Change::Judge { .. } => assert!(!held, "{write}, but {before}"),
             Change::Forget => assert!(!before.is_out(), "{write}, but {before}"),
         }
     }
@@ -486,11 +493,7 @@ impl World {
                 self.say(format!("{node}: hands {id} over to {to}"));
                 self.put(vec![Unstamped::Assignment(id.clone(), next)]);
             }
-            (Phase::Leaving { .. }, _) => {
-                self.say(format!("{node}: lets {id} go"));
-                let released = Assignment { phase: Phase::Released, ..assignment.clone() };
-                self.put(vec![Unstamped::Assignment(id.clone(), released)]);
-            }
+            (Phase::Leaving { .. }, _) => self.let_go(id, assignment),
             (Phase::Stopping, _) | (Phase::Held, Purpose::Close) => {
                 let desired = self.store.flows[id].value.desired;
                 let verdict = Verdict {
@@ -504,6 +507,21 @@ impl World {
             }
             (Phase::Held, Purpose::Run) | (Phase::Released, _) => (),
         }
+    }
+
+    fn let_go(&mut self, id: &FlowId, assignment: &Assignment) {
+        self.say(format!("{}: lets {id} go", assignment.node));
+        let released = Assignment { phase: Phase::Released, ..assignment.clone() };
+        self.put(vec![Unstamped::Assignment(id.clone(), released)]);
+    }
+
+    /// The holders let go of flows that nobody took over, as at the end of their leaving.
+    fn let_all_go(&mut self, names: &str) -> bool {
+        for id in each(names) {
+            let assignment = Assignment::clone(&self.store.assignments[&id].value);
+            self.let_go(&id, &assignment);
+        }
+        true
     }
 
     fn show(&mut self) -> bool {
@@ -618,7 +636,7 @@ fn each(names: &str) -> Vec<FlowId> {
     names.iter().map(|name| FlowId::new(name).unwrap()).collect()
 }
 
-/// Fenced by its sink unless `strict` is said.
+/// Fenced by its sink unless `strict` is said; strict all the same with `one-reader`.
 fn document(id: &FlowId, options: &[&str]) -> Flow {
     let mut json = serde_json::json!({
         "id": id.as_str(),
@@ -629,6 +647,7 @@ fn document(id: &FlowId, options: &[&str]) -> Flow {
     });
     for option in options {
         match option.split_once('=') {
+            None if *option == "one-reader" => json["source"]["readers"] = "one".into(),
             None => json["sink"] = serde_json::json!({"stdout": {}}),
             Some(("weight", weight)) => json["placement"]["weight"] = weight.parse::<u64>().unwrap().into(),
             Some(("address", address)) => json["source"]["tcp"]["address"] = address.into(),
