@@ -67,6 +67,8 @@ pub enum Code {
     Panicked,
     /// No record for longer than `supervision.freshness`; the connection is open.
     Quiet,
+    /// Records were kept aside lately; the flow goes on.
+    BadRecords,
     /// Waiting for its turn under the start budget.
     Paced,
     /// No node satisfies the flow's placement.
@@ -96,6 +98,7 @@ impl Code {
             Code::ExecNotListed => "exec_not_listed",
             Code::Panicked => "panicked",
             Code::Quiet => "quiet",
+            Code::BadRecords => "bad_records",
             Code::Paced => "paced",
             Code::NoNode => "no_node",
             Code::LeaseDoubtful => "lease_doubtful",

@@ -78,7 +78,11 @@ pub(super) async fn delete(
     let id = flow_id(&id)?;
     let revision = app.door.change(id.clone(), Change::Forget, request::if_match(&headers)?).await?;
     // Applied anew while it was being forgotten: the old one is gone all the same.
-    let gone = |sight: &dyn Sight| sight.flow(&id).is_none_or(|(flow, _)| !flow.forget).then_some(());
+    let gone = |sight: &dyn Sight| {
+        // A picture from before the commit still shows the flow as it was.
+        let current = sight.revision() >= revision;
+        (current && sight.flow(&id).is_none_or(|(flow, _)| !flow.forget)).then_some(())
+    };
     match app.until(gone).await {
         Some(()) => Ok(reached(&id, "forgotten", revision)),
         None => Err(app.pending(&id, "it is forgotten as soon as it has stopped")),
@@ -173,6 +177,8 @@ fn stopped(sight: &dyn Sight, id: &FlowId, outcome: Outcome, revision: Revision)
         return Some(Stopped::Yes);
     }
     match sight.flow(id) {
+        // A picture from before the commit still shows the former wish.
+        _ if sight.revision() < revision => None,
         Some((flow, _)) if flow.desired.outcome() == Some(outcome) => None,
         _ => Some(Stopped::Overtaken),
     }

@@ -33,8 +33,12 @@ pub struct Relay {
     name: NodeName,
     servers: Servers,
     registry: Registry,
+    ready: Readiness,
     client: reqwest::Client,
 }
+
+/// Whether the node can do its work, and why not if it cannot.
+pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// A server that does not even accept a connection within this is passed over.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -58,7 +62,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 impl Relay {
     /// A relay that asks `servers` for their addresses with each call.
-    pub fn new(name: NodeName, servers: Servers, registry: Registry) -> Relay {
+    pub fn new(name: NodeName, servers: Servers, registry: Registry, ready: Readiness) -> Relay {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_PATIENCE)
             // A redirect (`locate`) is the caller's to follow.
@@ -66,7 +70,7 @@ impl Relay {
             .no_proxy()
             .build()
             .unwrap_or_default();
-        Relay { name, servers, registry, client }
+        Relay { name, servers, registry, ready, client }
     }
 }
 
@@ -85,7 +89,10 @@ pub fn router(relay: Relay, settings: &Settings) -> Router {
 }
 
 async fn ready(State(relay): State<Arc<Relay>>) -> Response {
-    Json(json!({ "ready": true, "node": relay.name.as_str(), "relays": true })).into_response()
+    match (relay.ready)() {
+        Ok(()) => Json(json!({ "ready": true, "node": relay.name.as_str(), "relays": true })).into_response(),
+        Err(why) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why).into_response(),
+    }
 }
 
 async fn metrics(State(relay): State<Arc<Relay>>) -> Response {
@@ -117,6 +124,11 @@ impl Relay {
         match load {
             Load::Kept(bytes) => {
                 for server in &servers {
+                    // A frozen server still accepts the connection, and a change sent to it is lost to
+                    // us: ask whether it lives first.
+                    if guard::changes(&parts.method) && !self.answers(server).await {
+                        continue;
+                    }
                     let send = self.send(server, &parts.method, &parts.uri, &parts.headers, bytes.clone().into());
                     match send.await {
                         Ok(answer) => return Ok(answer),

@@ -466,7 +466,7 @@ fn worker(servers: Vec<String>) -> Front {
         Box::pin(async move { servers })
     });
     let registry = prometheus_client::registry::Registry::default();
-    Front::Relay(Relay::new(NodeName::new("w1").unwrap(), servers, registry))
+    Front::Relay(Relay::new(NodeName::new("w1").unwrap(), servers, registry, std::sync::Arc::new(|| Ok(()))))
 }
 
 #[tokio::test]

@@ -76,12 +76,16 @@ pub fn changed(id: &FlowId, there: &Flow, change: &Change, now: Revision) -> Res
 
 /// Writes a flow record over the one that was seen.
 pub fn put_flow(id: &FlowId, seen: Option<Revision>, flow: &Flow) -> Txn {
+    as_seen(id, seen).put(keys::flow(id), encode(flow))
+}
+
+/// Stands on the flow record being as it was seen, and writes nothing.
+pub fn as_seen(id: &FlowId, seen: Option<Revision>) -> Txn {
     let key = keys::flow(id);
-    let guard = match seen {
-        None => Guard::Absent(key.clone()),
-        Some(at) => Guard::Unchanged(key.clone(), store_revision(at)),
-    };
-    Txn::new().guard(guard).put(key, encode(flow))
+    Txn::new().guard(match seen {
+        None => Guard::Absent(key),
+        Some(at) => Guard::Unchanged(key, store_revision(at)),
+    })
 }
 
 /// Writes what an operator says about a node.

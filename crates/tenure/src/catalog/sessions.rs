@@ -74,7 +74,7 @@ async fn try_open(store: &dyn Store, name: &NodeName, node: &Node, ttl: Duration
 /// True if the record was left by an earlier life of the very same node: this process, or one on
 /// this boot that had this data directory (whose lock the caller holds).
 fn is_former_self(theirs: &Node, node: &Node) -> bool {
-    theirs.holder == node.holder || (theirs.boot == node.boot && theirs.home == node.home)
+    theirs.holder == node.holder || (!node.boot.is_empty() && theirs.boot == node.boot && theirs.home == node.home)
 }
 
 /// The node's record as it stands.

@@ -8,6 +8,7 @@ use tenure_core::{
     mirror::News,
     picture::Fact,
     placement::{Policy, preview},
+    record::Desired,
     session::Standing,
 };
 use tenure_store::{Committed, Store, Txn};
@@ -17,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use super::{clock, node::NodeHandle, sight::View};
+use super::{clock, node::NodeHandle, sight::View, vital};
 use crate::catalog::plans;
 
 /// A commit without an answer for this long is unknown.
@@ -71,7 +72,7 @@ pub fn start(
         post: post_out,
         said: tenure_core::moment::Moment(0),
     };
-    tokio::spawn(shell.run(inputs_in, told));
+    vital::spawn("the coordinator's loop", shell.run(inputs_in, told));
     CoordinatorHandle { inputs, post }
 }
 
@@ -193,7 +194,9 @@ impl Shell {
     /// Every server can say why a flow has no place: the planner is a pure function of the picture.
     fn say_what_has_no_place(&self) {
         let Some(picture) = self.machine.picture() else { return };
-        let waits = picture.flows.keys().any(|id| picture.assignments.get(id).is_none_or(|a| !a.value.is_out()));
+        let waits = picture.flows.iter().any(|(id, flow)| {
+            flow.value.desired == Desired::Run && picture.assignments.get(id).is_none_or(|a| !a.value.is_out())
+        });
         let unplaced = if waits {
             let plan = preview(picture, &self.policy);
             plan.unplaced.into_iter().filter(|u| u.stays.is_none()).map(|u| (u.flow, u.why.reason())).collect()

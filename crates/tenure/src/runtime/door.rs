@@ -168,7 +168,7 @@ impl ServerDoor {
         };
         let mut txn = Txn::new();
         planned.iter().flatten().for_each(|planned| join(&mut txn, &planned.txn));
-        let shared = if txn.ops.is_empty() { Ok(Revision(0)) } else { self.commit(txn).await };
+        let shared = if txn.guards.is_empty() { Ok(Revision(0)) } else { self.commit(txn).await };
         let mut outcomes = Vec::with_capacity(specs.len());
         for (spec, planned) in specs.iter().zip(planned) {
             outcomes.push(match (planned, &shared) {
@@ -296,7 +296,10 @@ fn plan_apply(
     }
     match people::applied(there.map(|s| &*s.value), spec.document(), now) {
         Err(refusal) => settled(Err(refusal)),
-        Ok(None) => settled(Ok((Effect::Unchanged, there.map_or(now, |s| s.modified)))),
+        // It is the same only while the record is as seen: that is judged with the others' commit.
+        Ok(None) => {
+            Ok(Planned { effect: Effect::Unchanged, txn: people::as_seen(&spec.id, there.map(|s| s.modified)) })
+        }
         Ok(Some((effect, flow))) => {
             Ok(Planned { effect, txn: people::put_flow(&spec.id, there.map(|s| s.modified), &flow) })
         }

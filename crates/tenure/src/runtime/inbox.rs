@@ -6,6 +6,7 @@ use tenure_core::{id::NodeName, node::Input};
 use tenure_store::{Change, LeaseId, Revision, Store};
 use tokio::sync::{mpsc, watch};
 
+use super::vital;
 use crate::catalog::{keys, watching::inbox_input};
 
 /// How long a watch that could not be opened waits before the next try.
@@ -30,7 +31,7 @@ impl Handle {
 /// Watches the inbox of `node` for as long as the process lives.
 pub fn start(store: Arc<dyn Store>, node: &NodeName, to_node: mpsc::UnboundedSender<Input>) -> Handle {
     let (reopen, reopened) = watch::channel(0);
-    tokio::spawn(run(store, node.clone(), to_node, reopened));
+    vital::spawn("the inbox", run(store, node.clone(), to_node, reopened));
     Handle { reopen, lease: watch::Sender::new(None), ended: watch::Sender::new(false) }
 }
 

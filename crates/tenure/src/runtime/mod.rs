@@ -23,3 +23,4 @@ pub mod reporter;
 pub mod servers;
 pub mod sight;
 pub mod up;
+pub mod vital;

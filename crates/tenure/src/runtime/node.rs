@@ -23,6 +23,7 @@ use super::{
     outbox::{self, Letter},
     pipelines::Pipelines,
     reporter::Reporter,
+    vital,
 };
 use crate::catalog::{handover, sessions};
 use tenure_connect::sink::ClaimError;
@@ -101,9 +102,10 @@ pub fn start(parts: NodeParts) -> NodeHandle {
     let (status_out, status) = watch::channel(Status { session: None, standing: Standing::Lost, left: false });
     let (letters, letters_in) = mpsc::unbounded_channel();
     let answers = parts.to_node.clone();
-    tokio::spawn(outbox::run(Arc::clone(&parts.store), letters_in, move |flow, revision, answer| {
+    let outbox = outbox::run(Arc::clone(&parts.store), letters_in, move |flow, revision, answer| {
         drop(answers.send(Input::Committed(flow, revision, answer)));
-    }));
+    });
+    vital::spawn("the outbox", outbox);
     let inbox = inbox::start(Arc::clone(&parts.store), &parts.name, parts.to_node.clone());
     let handle = NodeHandle { to_node: parts.to_node.clone(), status, lease: inbox.lease.subscribe() };
     let shell = Shell {
@@ -122,7 +124,7 @@ pub fn start(parts: NodeParts) -> NodeHandle {
         told: BTreeSet::new(),
         status: status_out,
     };
-    tokio::spawn(shell.run(parts.inputs));
+    vital::spawn("the node's loop", shell.run(parts.inputs));
     handle
 }
 
@@ -353,7 +355,7 @@ impl Shell {
         let grant = self.grant(flow.clone(), token, order, &spec);
         let closing = self.pipelines.connectors().close(grant, Arc::new(spec));
         let to_node = self.to_node.clone();
-        tokio::spawn(async move {
+        self.pipelines.spawn(async move {
             let closed = match timeout(FENCE_PATIENCE, closing).await {
                 Ok(Ok(())) => Closed::Done,
                 Ok(Err(ClaimError::Higher(stored))) => Closed::Higher(stored),
@@ -377,7 +379,7 @@ impl Shell {
         }
         let names: Vec<FlowId> = asked.iter().map(|(flow, _)| flow.clone()).collect();
         let (to_node, looking) = (self.to_node.clone(), self.pipelines.connectors().look(asked));
-        tokio::spawn(async move {
+        self.pipelines.spawn(async move {
             let mut seen = timeout(LOOK_PATIENCE, looking).await.unwrap_or_default();
             for flow in names {
                 let look = match seen.remove(&flow) {

@@ -4,7 +4,7 @@
 //! write carries the guards it stands on, so joining them changes nothing but the price: if one of
 //! them no longer holds, all are tried again one by one.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tenure_core::{
@@ -52,6 +52,7 @@ pub async fn run(
                 }
             }
         }
+        drop_superseded(&mut waiting);
         while !waiting.is_empty() && under_way.len() < COMMITS_MAX {
             let envelope = take_envelope(&mut waiting);
             under_way.push(send(Arc::clone(&store), envelope, answer.clone()));
@@ -61,6 +62,15 @@ pub async fn run(
             return;
         }
     }
+}
+
+/// A flow's newer letter replaces an older one that still waits: the node has given that up.
+fn drop_superseded(waiting: &mut Vec<Letter>) {
+    let mut seen = HashSet::new();
+    let mut newest_first: Vec<Letter> =
+        waiting.drain(..).rev().filter(|letter| seen.insert(letter.flow.clone())).collect();
+    newest_first.reverse();
+    *waiting = newest_first;
 }
 
 /// As many letters as fit into one commit.
@@ -77,17 +87,22 @@ fn take_envelope(waiting: &mut Vec<Letter>) -> Vec<Letter> {
     waiting.drain(..count).collect()
 }
 
-async fn send(store: Arc<dyn Store>, envelope: Vec<Letter>, answer: impl Fn(FlowId, Revision, Answer)) {
-    let committed = commit(&*store, joined(&envelope)).await;
-    if matches!(committed, Committed::Refused(_)) && envelope.len() > 1 {
+async fn send(store: Arc<dyn Store>, mut envelope: Vec<Letter>, answer: impl Fn(FlowId, Revision, Answer)) {
+    while !envelope.is_empty() {
+        let committed = commit(&*store, joined(&envelope)).await;
+        // Only those that stand on what failed are refused; nothing was written, so the rest go again.
+        let rest = match &committed {
+            Committed::Refused(guard) => {
+                let (struck, rest) = envelope.into_iter().partition(|letter| letter.txn.guards.contains(guard));
+                envelope = struck;
+                rest
+            }
+            Committed::Done(_) | Committed::Unavailable(_) | Committed::Unknown(_) => Vec::new(),
+        };
         for letter in envelope {
-            let committed = commit(&*store, letter.txn.clone()).await;
             answer(letter.flow.clone(), letter.revision, judge(&letter, &committed));
         }
-        return;
-    }
-    for letter in envelope {
-        answer(letter.flow.clone(), letter.revision, judge(&letter, &committed));
+        envelope = rest;
     }
 }
 

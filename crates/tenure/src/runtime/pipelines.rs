@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::Future,
     sync::{Arc, Mutex, atomic::Ordering},
 };
 
@@ -106,7 +107,8 @@ impl Pipelines {
         };
         running.stop.raise(if flush { Stop::Flush } else { Stop::Drop });
         let abort = running.abort.clone();
-        self.runtime.spawn(async move {
+        // On the control threads: a busy data path must not hold its own end up.
+        tokio::spawn(async move {
             tokio::time::sleep(by.since(clock::now())).await;
             abort.abort();
         });
@@ -123,6 +125,11 @@ impl Pipelines {
         let mut totals = table.ended;
         table.running.values().for_each(|running| totals.add(&running.gauge));
         totals
+    }
+
+    /// Runs something of the data path on its threads, away from the node's own loop.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
     }
 
     /// The doors to sources and sinks.

@@ -39,7 +39,17 @@ pub struct Reporter {
     swept_at: Moment,
     dirty: BTreeSet<FlowId>,
     quiet: HashSet<FlowId>,
+    aside: HashMap<FlowId, Aside>,
     seen: HashMap<FlowId, Seen>,
+}
+
+/// How long after the latest bad record a flow still shows them as its reason.
+const ASIDE_SHOWN: Duration = Duration::from_secs(60);
+
+/// A flow's bad records, as far as this grant has met them.
+struct Aside {
+    count: u64,
+    last: Moment,
 }
 
 /// The counters of a flow at the last full push, to make rates of.
@@ -64,6 +74,7 @@ impl Reporter {
             swept_at: Moment(0),
             dirty: BTreeSet::new(),
             quiet: HashSet::new(),
+            aside: HashMap::new(),
             seen: HashMap::new(),
         }
     }
@@ -113,7 +124,14 @@ impl Reporter {
     /// Finds flows whose quietness has changed.
     fn sweep(&mut self, now: Moment, machine: &NodeMachine, pipelines: &Pipelines) {
         for (flow, local) in machine.flows() {
-            let quiet = is_quiet(now, local, pipelines.gauge(flow).map(|(_, gauge)| gauge).as_deref()).is_some();
+            let gauge = pipelines.gauge(flow).map(|(_, gauge)| gauge);
+            let quiet = is_quiet(now, local, gauge.as_deref()).is_some();
+            let rejected = gauge.map_or(0, |g| g.rejected.load(Ordering::Relaxed));
+            let shown = self.aside.get(flow).map_or(0, |aside| aside.count);
+            if rejected != shown {
+                self.dirty.insert(flow.clone());
+                self.aside.insert(flow.clone(), Aside { count: rejected, last: now });
+            }
             if quiet != self.quiet.contains(flow) {
                 self.dirty.insert(flow.clone());
                 if quiet {
@@ -124,6 +142,7 @@ impl Reporter {
             }
         }
         self.quiet.retain(|flow| machine.flows().contains_key(flow));
+        self.aside.retain(|flow, aside| aside.count > 0 && machine.flows().contains_key(flow));
         self.measure(machine, pipelines);
     }
 
@@ -156,7 +175,7 @@ impl Reporter {
         let quiet = is_quiet(now, local, gauge.as_deref());
         let stage = word(local, gauge.as_deref());
         let reason = match stage {
-            Word::Running => quiet,
+            Word::Running => quiet.or_else(|| self.bad_records(now, &flow)),
             Word::Starting if matches!(local.stage, Stage::Queued) => Some(waits_because(machine, local)),
             Word::Starting | Word::Waiting | Word::Stopping | Word::Ended => local.reason.clone(),
         };
@@ -170,6 +189,15 @@ impl Reporter {
             last_record_age_ms: (last > 0).then(|| now.since(Moment(last)).as_millis() as u64),
             flow,
         })
+    }
+
+    fn bad_records(&self, now: Moment, flow: &FlowId) -> Option<Reason> {
+        let aside = self.aside.get(flow).filter(|aside| now.since(aside.last) < ASIDE_SHOWN)?;
+        let detail = format!(
+            "{} bad records are kept aside with their errors, in the sink's table tenure_rejected",
+            aside.count
+        );
+        Some(Reason::new(Code::BadRecords, detail))
     }
 
     fn rates(&mut self, now: Moment, flow: &FlowId, gauge: Arc<Gauge>, measure: bool) -> Rates {

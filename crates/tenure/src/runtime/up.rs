@@ -17,9 +17,12 @@ use tenure_core::{
     coordinator::Settings,
     flow::Spec,
     id::NodeName,
+    mirror::Absorb,
     moment::Dice,
     node::Setup,
+    picture::Picture,
     record::{Cluster, Node},
+    session::Standing,
     token::Holder,
 };
 use tenure_store::{Committed, Guard, Store, Txn};
@@ -45,14 +48,15 @@ use super::{
     reporter::Reporter,
     servers,
     sight::{self, View},
+    vital,
 };
 use crate::{
     api::{
         self, Front,
-        door::{Door, Settings as ApiSettings},
-        relay::Relay,
+        door::{Door, Refusal, Settings as ApiSettings},
+        relay::{Readiness, Relay},
     },
-    catalog::{encode, keys},
+    catalog::{encode, keys, watching},
     config::{Config, Role},
 };
 
@@ -69,7 +73,9 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// How often a leaving node looks whether somebody is still there to take its flows.
-const LOOK_FOR_HEIRS: Duration = Duration::from_millis(200);
+const LOOK_FOR_HEIRS: Duration = Duration::from_millis(300);
+/// And how long the store may take to say so.
+const HEIRS_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the rest of the process may take to end once the node has handed everything over.
 const LAST_MOMENTS: Duration = Duration::from_secs(3);
 
@@ -163,24 +169,31 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
             }
             Front::Door(door)
         }
-        None => Front::Relay(Relay::new(options.name.clone(), servers::follow(Arc::clone(&store)), meters.registry())),
+        None => {
+            let servers = servers::follow(Arc::clone(&store));
+            Front::Relay(Relay::new(options.name.clone(), servers, meters.registry(), readiness(&node)))
+        }
     };
     let settings = ApiSettings { stop_within: options.timing.ttl * 2, loopback_only: options.api_is_loopback() };
     let serving = data.spawn(api::serve(listener, front, settings));
     info!(node = %options.name, api = %api_address, role = ?options.role, "up");
     eprintln!("node {} is up, API on http://{api_address}", options.name);
 
+    let mut failed = None;
     tokio::select! {
         () = signals.next() => (),
-        ended = serving => error!(?ended, "the API has ended"),
+        ended = serving => {
+            error!(?ended, "the API has ended; this node hands over and ends, too");
+            failed = Some(Fault("the API has ended by itself; the log says why".to_owned()));
+        }
     }
     eprintln!("node {} hands over its flows; again to end at once", options.name);
     tokio::select! {
-        () = leave(&options, &engine, &node, coordinator, view) => info!("everything is handed over"),
+        () = leave(&options, &engine, &store, &node, coordinator) => info!("everything is handed over"),
         () = signals.next() => warn!("ending at once"),
     }
     drop(tokio::time::timeout(LAST_MOMENTS, engine.shutdown()).await);
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// What only servers do: keep the view current, take news in, stand for the office.
@@ -192,7 +205,7 @@ fn stand(
     news: Option<AppInbox>,
 ) -> CoordinatorHandle {
     let (told, told_in) = newsline::coordinator_queue();
-    tokio::spawn(sight::follow(Arc::clone(store), view.clone(), told));
+    vital::spawn("the view", sight::follow(Arc::clone(store), view.clone(), told));
     if let Some(inbox) = news {
         tokio::spawn(newsline::listen(inbox, view.clone()));
     }
@@ -239,31 +252,48 @@ fn record(options: &Config, place: &Place, holder: Holder, api: SocketAddr, peer
     }
 }
 
+fn readiness(node: &NodeHandle) -> Readiness {
+    let status = node.status();
+    Arc::new(move || match status.borrow().standing {
+        Standing::Live => Ok(()),
+        Standing::Doubtful => Err("the store has not confirmed this node's session lately".to_owned()),
+        Standing::Lost => Err("this node has no session".to_owned()),
+    })
+}
+
 /// Applies the flows that the node was started with, as soon as the cluster takes them.
 async fn apply(door: Arc<dyn Door>, flows: Vec<Spec>) {
     while door.ready().is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let mut failed = 0;
-    let count = flows.len();
-    for outcome in door.apply(flows, None).await {
-        if let Err(refusal) = outcome.result {
-            failed += 1;
-            error!(flow = %outcome.flow, %refusal, "a flow of --flows was not applied");
+    let mut left = flows;
+    loop {
+        let outcomes = door.apply(left.clone(), None).await;
+        let mut again = Vec::new();
+        for (spec, outcome) in left.into_iter().zip(outcomes) {
+            match outcome.result {
+                Ok(_) => (),
+                Err(Refusal::Unavailable(_) | Refusal::Unknown(_) | Refusal::Raced) => again.push(spec),
+                Err(refusal) => error!(flow = %outcome.flow, %refusal, "a flow of --flows was not applied"),
+            }
         }
+        if again.is_empty() {
+            return info!("the flows of --flows are applied");
+        }
+        left = again;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    info!(count, failed, "the flows of --flows are applied");
 }
 
 /// Hands everything over: the store's leadership first, then the office, then the flows.
 async fn leave(
     options: &Config,
     engine: &Engine,
+    store: &Arc<dyn Store>,
     node: &NodeHandle,
     coordinator: Option<CoordinatorHandle>,
-    view: Option<View>,
 ) {
-    let heirs = view.as_ref().map_or(Heirs { server: true, holder: true }, |view| Heirs::of(view, &options.name));
+    let heirs = heirs(store, &options.name).await;
     if heirs.server {
         engine.transfer_leadership().await;
         if let Some(coordinator) = coordinator {
@@ -274,30 +304,34 @@ async fn leave(
     let mut status = node.status();
     let left = status.wait_for(|status| status.left);
     tokio::pin!(left);
-    // Others may leave after us: once nobody is there to take a flow, it is let go instead.
+    // Others may leave after us, and the store may go: once nobody is there to take a flow, or to say
+    // so, the flows are let go instead.
     while tokio::time::timeout(LOOK_FOR_HEIRS, &mut left).await.is_err() {
-        if view.as_ref().is_some_and(|view| !Heirs::of(view, &options.name).holder) {
+        if !self::heirs(store, &options.name).await.holder {
             node.leave(true);
         }
     }
 }
 
 /// Who could take over what a leaving node has.
+#[derive(Clone, Copy, Default)]
 struct Heirs {
     /// Another server, which could coordinate.
     server: bool,
-    /// Another node that runs flows.
+    /// Another node that takes flows.
     holder: bool,
 }
 
-impl Heirs {
-    fn of(view: &View, me: &NodeName) -> Heirs {
-        let look = view.look();
-        let others = || look.picture().nodes.iter().filter(|(name, node)| *name != me && !node.value.leaving);
-        Heirs {
-            server: others().any(|(_, node)| node.value.peer.is_some()),
-            holder: others().any(|(_, node)| node.value.runs_flows),
-        }
+/// Asks the store; if it does not answer, nobody can be counted on.
+async fn heirs(store: &Arc<dyn Store>, me: &NodeName) -> Heirs {
+    let asked = store.read(vec![keys::NODES.into(), keys::CORDONS.into()]);
+    let Ok(Ok(snapshot)) = tokio::time::timeout(HEIRS_PATIENCE, asked).await else { return Heirs::default() };
+    let mut picture = Picture::default();
+    snapshot.entries.iter().filter_map(watching::fact).for_each(|fact| picture.absorb(fact));
+    let others = || picture.nodes.iter().filter(|(name, node)| *name != me && !node.value.leaving);
+    Heirs {
+        server: others().any(|(_, node)| node.value.peer.is_some()),
+        holder: others().any(|(name, node)| node.value.runs_flows && picture.cordon(name).is_none()),
     }
 }
 

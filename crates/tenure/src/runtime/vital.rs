@@ -1,0 +1,21 @@
+//! Tasks that a node cannot do without.
+//!
+//! A node whose session is kept by one task while another has died would hold flows that nobody
+//! looks after. It is better gone: its session ends, and others take over.
+
+use std::{future::Future, process};
+
+use futures_util::FutureExt as _;
+use tracing::error;
+
+/// Runs a task that must not end before the process does. If it ends or panics, the process ends
+/// at once, without handing anything over.
+pub fn spawn(what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(async move {
+        let ended = std::panic::AssertUnwindSafe(task).catch_unwind().await;
+        let how = if ended.is_ok() { "has ended" } else { "has panicked" };
+        error!("{what} {how}; this node cannot go on and ends at once, so that others take over");
+        eprintln!("tenure: {what} {how}; this node cannot go on and ends at once, so that others take over");
+        process::abort();
+    });
+}
