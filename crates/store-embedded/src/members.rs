@@ -18,7 +18,7 @@ use tenure_store::{
     Unavailable,
     state::{Command, Reply},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     core::{Core, Proposed},
@@ -50,13 +50,20 @@ impl Core {
     /// Takes a newcomer in, as a learner with a new id.
     pub(crate) async fn join(&self, name: String, addr: String) -> Answer {
         let _turn = self.members.0.lock().await;
-        if self.leadership().is_none() {
+        let Some(leadership) = self.leadership() else {
             return Answer::NotLeader { leader: self.leader_addr() };
-        }
+        };
         let stale = match self.predecessors(&name, &addr) {
             Ok(stale) => stale,
             Err(refusal) => return refusal,
         };
+        if let Some(id) = self.sign_of_life(&stale).await {
+            return alive(id, &stale[&id]);
+        }
+        // Only who has led all the time may say that it heard nothing.
+        if self.leadership() != Some(leadership) {
+            return Answer::NotLeader { leader: self.leader_addr() };
+        }
         let member = match self.propose(Command::AllocateId.into()).await {
             // The founder is 1, and nobody allocated that.
             Proposed::Applied(Outcome::Reply(Reply::Id(id))) => id + 1,
@@ -66,7 +73,7 @@ impl Core {
         };
         let mut changes = vec![Change::AddNodes(BTreeMap::from([(member, Member { name, addr })]))];
         if !stale.is_empty() {
-            changes.push(Change::RemoveNodes(stale));
+            changes.push(Change::RemoveNodes(stale.into_keys().collect()));
         }
         match self.change(Change::Batch(changes)).await {
             Ok(()) => {
@@ -77,20 +84,42 @@ impl Core {
         }
     }
 
-    /// Learners of the same name or address never came to life, or lost their disk: the newcomer
-    /// takes their place. A voter is not put out without its operator's word.
-    fn predecessors(&self, name: &str, addr: &str) -> Result<BTreeSet<u64>, Answer> {
+    /// Learners of the same name or address. If they never came to life, or lost their disk, the
+    /// newcomer takes their place. A voter is not put out without its operator's word.
+    fn predecessors(&self, name: &str, addr: &str) -> Result<BTreeMap<u64, Member>, Answer> {
         let metrics = self.metrics();
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
         let same = metrics.membership_config.nodes().filter(|(_, node)| node.name == name || node.addr == addr);
-        let stale: BTreeMap<u64, &Member> = same.map(|(id, node)| (*id, node)).collect();
+        let stale: BTreeMap<u64, Member> = same.map(|(id, node)| (*id, node.clone())).collect();
         match stale.iter().find(|(id, _)| voters.contains(id)) {
-            None => Ok(stale.into_keys().collect()),
+            None => Ok(stale),
             Some((id, node)) => Err(Answer::Refused(format!(
                 "server {node} votes in this cluster as member {id}. If its data directory is lost, remove that \
                  member first; if it is alive, choose another name and address"
             ))),
         }
+    }
+
+    /// One of these members that answers a beat sent from now on. What was heard before does not
+    /// count: the newcomer may be that very server, just restarted without its disk.
+    async fn sign_of_life(&self, members: &BTreeMap<u64, Member>) -> Option<u64> {
+        if members.is_empty() {
+            return None;
+        }
+        let asked = Instant::now();
+        let mut news = self.raft.metrics();
+        let heard = async {
+            loop {
+                let metrics = news.borrow_watched().clone();
+                let alive =
+                    members.keys().find(|id| last_beat(&metrics, **id).is_some_and(|beat| beat < asked.elapsed()));
+                if alive.is_some() {
+                    return alive.copied();
+                }
+                news.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(self.lately(), heard).await.ok().flatten()
     }
 
     /// A member has another name or address now.
@@ -194,10 +223,25 @@ impl Core {
 
     /// Whether the leader, whose metrics these are, has heard from a member lately.
     pub(crate) fn hears(&self, metrics: &Metrics, id: u64) -> bool {
-        let beat = metrics.heartbeat.as_ref().and_then(|beats| beats.get(&id).copied().flatten());
-        let lately = self.timing.election_max * 2;
-        beat.is_some_and(|at| at.elapsed() < lately)
+        last_beat(metrics, id).is_some_and(|beat| beat < self.lately())
     }
+
+    fn lately(&self) -> Duration {
+        self.timing.election_max * 2
+    }
+}
+
+/// How long ago the leader sent the last beat that a member answered.
+fn last_beat(metrics: &Metrics, id: u64) -> Option<Duration> {
+    let beat = metrics.heartbeat.as_ref().and_then(|beats| beats.get(&id).copied().flatten());
+    beat.map(|at| at.elapsed())
+}
+
+fn alive(id: u64, node: &Member) -> Answer {
+    Answer::Refused(format!(
+        "server {node} is alive and learns in this cluster as member {id}: choose another name and address, or remove \
+         that member first"
+    ))
 }
 
 impl Core {

@@ -69,6 +69,31 @@ async fn an_id_is_never_used_twice_even_by_a_server_that_lost_its_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_loses_its_place_to_a_namesake_only_when_it_is_silent() {
+    let mut cluster = Cluster::of(2).await;
+    let learner = cluster.servers[1].status().id;
+    let join = vec![cluster.servers[0].addr().to_owned()];
+    let namesake = Config { join, ..support::config(&cluster.root().join("other"), "server-2", &cluster.network) };
+    match Embedded::start(namesake.clone()).await {
+        Err(StartError::Join { why }) => assert!(why.contains("is alive and learns"), "{why}"),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("a learner that is alive was put out"),
+    }
+    let members = cluster.servers[0].status().members;
+    assert!(members.iter().any(|member| member.id == learner), "{members:?}");
+    cluster.servers.remove(1).shutdown().await;
+    let back = Embedded::start(namesake).await.expect("it takes the place of the silent one");
+    assert_ne!(back.status().id, learner);
+    wait_for("the leader knows only the new one", || async {
+        let ids: Vec<u64> = cluster.servers[0].status().members.iter().map(|member| member.id).collect();
+        (ids == [1, back.status().id]).then_some(())
+    })
+    .await;
+    cluster.servers.push(back);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_through_any_server_is_seen_by_what_is_read_there_next() {
     let cluster = Cluster::of(3).await;
     for n in 0..30 {
