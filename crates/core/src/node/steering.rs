@@ -43,7 +43,7 @@ impl NodeMachine {
             Want::Nothing { flush } => return self.wind_down(now, flow, local, flush),
             Want::Run(order, at) => self.see_it_runs(now, flow, local, order, at),
             Want::HandOver(order, at) => {
-                if self.is_at_rest(now, flow, local, at) {
+                if !self.runs_on_for_now(local, &order) && self.is_at_rest(now, flow, local, at) {
                     self.commits(now, flow, local, at);
                     self.out.push(Effect::HandOver(flow.clone(), order, at));
                 }
@@ -127,6 +127,13 @@ impl NodeMachine {
             // them all while they wait for the start budget, nor stop what could not start again.
             self.pacer.ask(flow.clone());
         }
+    }
+
+    /// True if a flow that is to be handed over goes on reading until the store answers again: the
+    /// hand-over could not be written now, and meanwhile the feed would have no reader at all.
+    fn runs_on_for_now(&self, local: &Local, order: &Order) -> bool {
+        let Stage::Running { token, order: runs, .. } = &local.stage else { return false };
+        self.standing == Standing::Doubtful && !is_strict(runs) && token.same_owner(order.assignment.token)
     }
 
     /// True if the flow does nothing and an order at `at` may be carried out; else moves it there.
