@@ -19,6 +19,8 @@ mod decide;
 mod duty;
 mod office;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::{fmt, time::Duration};
@@ -34,6 +36,9 @@ use crate::{
     moment::Moment,
     picture::{Fact, Picture},
 };
+
+/// Who has retired and still has the office, by the picture, gives it up again this often.
+const RESIGN_EVERY: Duration = Duration::from_millis(500);
 
 /// Names a commit until it is answered. Rises, and is never used twice by one machine.
 pub type Batch = u64;
@@ -114,7 +119,9 @@ enum Role {
     Candidate { asked: Moment },
     InOffice(Box<Duty>),
     Deposed { office: Office },
-    Retired,
+    /// The session it had is kept in mind: what it has asked for may still be won, and its
+    /// resignation may have failed. `asked`: when it last gave the office up.
+    Retired { session: Option<SessionId>, asked: Option<Moment> },
 }
 
 /// Who has the office, by the picture.
@@ -153,7 +160,7 @@ impl Coordinator {
                 self.hear(news);
             }
             Input::Answer(batch, answer) => self.answered(now, batch, answer),
-            Input::Resign => effects.extend(self.resign()),
+            Input::Resign => effects.extend(self.resign(now)),
             Input::Tick => (),
         }
         if whole {
@@ -171,7 +178,7 @@ impl Coordinator {
             Role::InOffice(_) if self.mirror.is_current() => Post::Active,
             Role::InOffice(_) => Post::CatchingUp,
             Role::Deposed { .. } => Post::Deposed,
-            Role::Retired => Post::Retired,
+            Role::Retired { .. } => Post::Retired,
         }
     }
 
@@ -190,7 +197,10 @@ impl Coordinator {
         match &self.role {
             Role::Candidate { asked } => Some(asked.after(self.settings.campaign_every)),
             Role::InOffice(duty) => Some(duty.wake_at(&self.settings, self.spacing())),
-            Role::Standby | Role::Deposed { .. } | Role::Retired => None,
+            Role::Retired { asked, .. } if matches!(self.seen(), Seen::Ours(_)) => {
+                asked.map(|asked| asked.after(RESIGN_EVERY))
+            }
+            Role::Standby | Role::Deposed { .. } | Role::Retired { .. } => None,
         }
     }
 
@@ -213,11 +223,15 @@ impl Coordinator {
         }
     }
 
-    fn resign(&mut self) -> Option<Effect> {
-        match std::mem::replace(&mut self.role, Role::Retired) {
-            Role::InOffice(duty) => Some(Effect::Resign(duty.office())),
-            Role::Standby | Role::Candidate { .. } | Role::Deposed { .. } | Role::Retired => None,
-        }
+    fn resign(&mut self, now: Moment) -> Option<Effect> {
+        let office = match &self.role {
+            Role::InOffice(duty) => Some(duty.office()),
+            Role::Standby | Role::Candidate { .. } | Role::Deposed { .. } => None,
+            Role::Retired { .. } => return None,
+        };
+        let session = office.map(|office| office.session()).or(self.session);
+        self.role = Role::Retired { session, asked: office.map(|_| now) };
+        office.map(Effect::Resign)
     }
 
     fn seen(&self) -> Seen {
@@ -228,7 +242,10 @@ impl Coordinator {
             (_, Some(session)) => session,
             (Role::InOffice(duty), None) => duty.office().session(),
             (Role::Deposed { office }, None) => office.session(),
-            (Role::Standby | Role::Candidate { .. } | Role::Retired, None) => return Seen::Theirs,
+            (Role::Retired { session: Some(session), .. }, None) => *session,
+            (Role::Standby | Role::Candidate { .. } | Role::Retired { session: None, .. }, None) => {
+                return Seen::Theirs;
+            }
         };
         Office::won(record, &self.me, session).map_or(Seen::Theirs, Seen::Ours)
     }
@@ -239,7 +256,13 @@ impl Coordinator {
         let campaign_every = self.settings.campaign_every;
         let role = std::mem::replace(&mut self.role, Role::Standby);
         self.role = match (role, seen) {
-            (Role::Retired, _) => Role::Retired,
+            (Role::Retired { session, asked }, Seen::Ours(office))
+                if asked.is_none_or(|asked| now >= asked.after(RESIGN_EVERY)) =>
+            {
+                effects.push(Effect::Resign(office));
+                Role::Retired { session, asked: Some(now) }
+            }
+            (retired @ Role::Retired { .. }, _) => retired,
             (role, Seen::NoPicture) => role,
             (Role::InOffice(duty), Seen::Ours(office)) if duty.office() == office => Role::InOffice(duty),
             (Role::Deposed { office: lost }, Seen::Ours(office)) if lost == office => Role::Deposed { office },

@@ -1,0 +1,109 @@
+//! Claims about the coordinator's time and temper that need its inputs one by one.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::*;
+use crate::{
+    picture::{Incumbent, Stored},
+    record::{Cluster, Node},
+    token::Holder,
+};
+
+/// A coordinator whose watch is played by hand; what it sees is stamped with rising revisions.
+struct Desk {
+    machine: Coordinator,
+    revision: u64,
+}
+
+const SESSION: SessionId = SessionId(2);
+
+impl Desk {
+    /// One node, whose session this is, and no coordinator yet.
+    fn new() -> Desk {
+        let machine = Coordinator::new(name("n1"), Settings::default());
+        let mut desk = Desk { machine, revision: 2 };
+        let cluster = Stored::fresh(Cluster { id: "story".to_owned(), lineage: 1 }, Revision(1));
+        desk.step(0, Input::Session(Some(SESSION)));
+        desk.step(0, Input::News(News::Begin));
+        desk.step(0, Input::News(News::Has(Fact::Cluster(Some(cluster)))));
+        desk.step(0, Input::News(News::Has(Fact::Node(name("n1"), Some(Stored::fresh(node(), Revision(2)))))));
+        let asks = desk.step(0, Input::News(News::Ready(Revision(2))));
+        assert_eq!(asks, [Effect::Campaign(SESSION)]);
+        desk
+    }
+
+    fn in_office() -> Desk {
+        let mut desk = Desk::new();
+        desk.wins(0);
+        assert_eq!(desk.machine.post(), Post::Active);
+        desk
+    }
+
+    fn wins(&mut self, ms: u64) -> Vec<Effect> {
+        let record = Incumbent { node: name("n1"), session: SESSION };
+        self.sees(ms, |at| Fact::Office(Some(Stored::fresh(record, at))))
+    }
+
+    fn step(&mut self, ms: u64, input: Input) -> Vec<Effect> {
+        self.machine.step(at(ms), input)
+    }
+
+    /// One change, and the end of its revision.
+    fn sees(&mut self, ms: u64, fact: impl FnOnce(Revision) -> Fact) -> Vec<Effect> {
+        self.revision += 1;
+        let at = Revision(self.revision);
+        self.step(ms, Input::News(News::Changed(fact(at))));
+        self.step(ms, Input::News(News::At(at)))
+    }
+}
+
+fn at(ms: u64) -> Moment {
+    Moment(0).after(Duration::from_millis(ms))
+}
+
+fn name(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn node() -> Arc<Node> {
+    Arc::new(Node {
+        holder: Holder(0),
+        boot: String::new(),
+        home: String::new(),
+        api: String::new(),
+        peer: None,
+        runs_flows: true,
+        labels: BTreeMap::new(),
+        capacity: None,
+        leaving: false,
+        version: String::new(),
+        lease: 0,
+    })
+}
+
+#[test]
+fn who_retires_while_asking_gives_up_what_it_wins() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.step(10, Input::Resign), []);
+    assert_eq!(desk.machine.wake_at(), None);
+    let effects = desk.wins(20);
+    assert!(matches!(effects.as_slice(), [Effect::Resign(office)] if office.created() == Revision(3)), "{effects:?}");
+    assert_eq!(desk.machine.post(), Post::Retired);
+}
+
+#[test]
+fn a_resignation_is_repeated_until_it_shows() {
+    let mut desk = Desk::in_office();
+    let resigns = desk.step(100, Input::Resign);
+    assert!(matches!(resigns.as_slice(), [Effect::Resign(_)]), "{resigns:?}");
+    assert_eq!(desk.step(100, Input::Resign), [], "asked twice, it does not start over");
+    assert_eq!(desk.machine.wake_at(), Some(at(600)));
+    assert_eq!(desk.step(599, Input::Tick), []);
+    // Nobody confirms the session any more, and the office is still to be given up.
+    assert_eq!(desk.step(599, Input::Session(None)), []);
+    assert_eq!(desk.step(600, Input::Tick), resigns);
+    assert_eq!(desk.machine.wake_at(), Some(at(1100)));
+    assert_eq!(desk.sees(700, |_| Fact::Office(None)), []);
+    assert_eq!(desk.machine.wake_at(), None);
+    assert_eq!(desk.step(5000, Input::Tick), []);
+}
