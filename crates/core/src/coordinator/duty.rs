@@ -51,6 +51,8 @@ pub(super) struct Pending {
     change: Change,
     /// The picture shows it already, though the commit may not be answered yet.
     shown: bool,
+    /// Something else that bears on the flow was heard meanwhile; it is looked at when this settles.
+    touched: bool,
     until: Until,
 }
 
@@ -129,13 +131,19 @@ impl Duty {
             Fact::Node(..) | Fact::Cordon(..) | Fact::Cluster(_) => false,
         };
         self.dirty |= !expected;
+        if let Fact::Node(..) | Fact::Cordon(..) | Fact::Cluster(_) = fact {
+            self.pending.values_mut().for_each(|pending| pending.touched = true);
+        }
         if let Fact::Flow(id, _) | Fact::Assignment(id, _) | Fact::Verdict(id, _) = fact {
             if let Some(refusals) = self.refused.get_mut(id) {
                 refusals.shunned = false;
             }
             match self.pending.get_mut(id) {
                 Some(Pending { until: Until::Told { .. }, .. }) => self.settle(id),
-                Some(pending) => pending.shown |= expected,
+                Some(pending) => {
+                    pending.shown |= expected;
+                    pending.touched |= !expected;
+                }
                 None => (),
             }
         }
@@ -154,13 +162,14 @@ impl Duty {
     /// A list was read: whatever was known is replaced.
     pub(super) fn read_anew(&mut self, at: Revision) {
         self.dirty = true;
+        self.pending.values_mut().for_each(|pending| pending.touched = true);
         self.reached(at);
     }
 
     fn settle(&mut self, id: &FlowId) {
-        self.pending.remove(id);
+        let touched = self.pending.remove(id).is_some_and(|pending| pending.touched);
         // When all is in place, the next steps (more moves, evening out) are looked for.
-        self.dirty |= self.pending.is_empty();
+        self.dirty |= touched || self.pending.is_empty();
     }
 
     pub(super) fn answered(&mut self, now: Moment, batch: Batch, answer: Answer, at: Option<Revision>) -> Verdict {
@@ -274,24 +283,30 @@ impl Duty {
 
     pub(super) fn sent(&mut self, batch: Batch, writes: &[Write]) {
         for write in writes {
-            let pending =
-                Pending { deed: write.deed, change: write.change.clone(), shown: false, until: Until::Answered };
+            let (deed, change) = (write.deed, write.change.clone());
+            let pending = Pending { deed, change, shown: false, touched: false, until: Until::Answered };
             self.pending.insert(write.flow.clone(), pending);
         }
         self.flying.insert(batch, writes.iter().map(|write| write.flow.clone()).collect());
     }
 
+    /// When there is something to do if nothing is heard before. Never before it can be done: who is
+    /// woken in vain is woken again at once.
     pub(super) fn wake_at(&self, settings: &Settings, spacing: Duration) -> Moment {
+        let plan = self.plans_at(settings).max(self.planned.map_or(Moment(0), |planned| planned.after(spacing)));
+        let waits_for_the_store = !self.queue.is_empty() && self.flying.len() < settings.commits_in_flight;
+        if waits_for_the_store { plan.min(self.pause.after(settings.retry_after)) } else { plan }
+    }
+
+    /// When there is a reason to plan.
+    fn plans_at(&self, settings: &Settings) -> Moment {
+        if self.dirty {
+            return Moment(0);
+        }
         let mut wake = self.swept.after(settings.sweep_every);
         let mut earlier = |at: Moment| wake = wake.min(at);
-        if self.dirty {
-            earlier(self.planned.map_or(Moment(0), |planned| planned.after(spacing)));
-        }
         if let Some(tick) = self.patience.next_tick() {
             earlier(tick);
-        }
-        if !self.queue.is_empty() && self.pause != Moment(0) {
-            earlier(self.pause.after(settings.retry_after));
         }
         for pending in self.pending.values() {
             if let Until::Told { since } = pending.until {

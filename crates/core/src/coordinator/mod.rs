@@ -116,12 +116,19 @@ pub enum Post {
 #[derive(Debug)]
 enum Role {
     Standby,
-    Candidate { asked: Moment },
+    Candidate {
+        asked: Moment,
+    },
     InOffice(Box<Duty>),
-    Deposed { office: Office },
+    Deposed {
+        office: Office,
+    },
     /// The session it had is kept in mind: what it has asked for may still be won, and its
     /// resignation may have failed. `asked`: when it last gave the office up.
-    Retired { session: Option<SessionId>, asked: Option<Moment> },
+    Retired {
+        session: Option<SessionId>,
+        asked: Option<Moment>,
+    },
 }
 
 /// Who has the office, by the picture.
@@ -196,7 +203,9 @@ impl Coordinator {
     pub fn wake_at(&self) -> Option<Moment> {
         match &self.role {
             Role::Candidate { asked } => Some(asked.after(self.settings.campaign_every)),
-            Role::InOffice(duty) => Some(duty.wake_at(&self.settings, self.spacing())),
+            Role::InOffice(duty) if self.may_work(duty) => Some(duty.wake_at(&self.settings, self.spacing())),
+            // What ends this is heard: a renewed session, a list.
+            Role::InOffice(_) => None,
             Role::Retired { asked, .. } if matches!(self.seen(), Seen::Ours(_)) => {
                 asked.map(|asked| asked.after(RESIGN_EVERY))
             }
@@ -281,9 +290,10 @@ impl Coordinator {
 
     fn work(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let spacing = self.spacing();
+        let may_work = matches!(&self.role, Role::InOffice(duty) if self.may_work(duty));
         let Role::InOffice(duty) = &mut self.role else { return };
         let Some(picture) = self.mirror.picture() else { return };
-        if self.session != Some(duty.office().session()) || !self.mirror.is_current() {
+        if !may_work {
             duty.put_down();
             return;
         }
@@ -294,6 +304,11 @@ impl Coordinator {
             duty.sent(batch, &writes);
             effects.push(Effect::Commit { batch, office, writes });
         }
+    }
+
+    /// True while our session is confirmed and the picture is whole.
+    fn may_work(&self, duty: &Duty) -> bool {
+        self.session == Some(duty.office().session()) && self.mirror.is_current()
     }
 
     /// The least time between two plans, by the size of the picture.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::*;
 use crate::{
     picture::{Incumbent, Stored},
-    record::{Cluster, Node},
+    record::{Assignment, Cluster, Desired, Flow, Node},
     token::Holder,
 };
 
@@ -57,6 +57,25 @@ impl Desk {
     }
 }
 
+fn flow(id: &str, desired: Desired, at: Revision) -> Fact {
+    let document = serde_json::json!({
+        "id": id,
+        "source": {"tcp": {"address": "feeds:9001"}},
+        "codec": {"ndjson": {"position": "/seq"}},
+        "sink": {"sqlite": {"path": "feeds.db", "table": "feeds"}},
+    });
+    let document = serde_json::from_value(document).unwrap();
+    let flow = Flow { document, desired, origin: 0, restarts: 0, wish: None, forget: false };
+    Fact::Flow(FlowId::new(id).unwrap(), Some(Stored::fresh(Arc::new(flow), at)))
+}
+
+/// The batch and the assignment of the only write of the only commit.
+fn only(effects: &[Effect]) -> (Batch, Deed, FlowId, Assignment) {
+    let [Effect::Commit { batch, writes, .. }] = effects else { panic!("{effects:?}") };
+    let [write] = writes.as_slice() else { panic!("{writes:?}") };
+    (*batch, write.deed, write.flow.clone(), write.assignment().unwrap().clone())
+}
+
 fn at(ms: u64) -> Moment {
     Moment(0).after(Duration::from_millis(ms))
 }
@@ -106,4 +125,47 @@ fn a_resignation_is_repeated_until_it_shows() {
     assert_eq!(desk.sees(700, |_| Fact::Office(None)), []);
     assert_eq!(desk.machine.wake_at(), None);
     assert_eq!(desk.step(5000, Input::Tick), []);
+}
+
+#[test]
+fn what_was_heard_of_a_flow_while_a_write_was_pending_is_done_when_it_settles() {
+    let mut desk = Desk::in_office();
+    let (given, _, id, assignment) = only(&desk.sees(100, |at| flow("f1", Desired::Run, at)));
+    // Another write keeps being pending all the time.
+    only(&desk.sees(200, |at| flow("f2", Desired::Run, at)));
+    let stored = |at| Stored::fresh(Arc::new(assignment), at);
+    assert_eq!(desk.sees(300, |at| Fact::Assignment(id.clone(), Some(stored(at)))), []);
+    let shown = Revision(desk.revision);
+    assert_eq!(desk.sees(400, |at| flow("f1", Desired::Suspended, at)), []);
+    let (_, deed, stopped, _) = only(&desk.step(500, Input::Answer(given, Answer::Done(shown))));
+    assert_eq!((deed, stopped), (Deed::Stop, id));
+}
+
+#[test]
+fn who_can_do_nothing_is_not_woken() {
+    let mut desk = Desk::in_office();
+    let (batch, ..) = only(&desk.sees(100, |at| flow("f1", Desired::Run, at)));
+    desk.step(200, Input::Answer(batch, Answer::Unavailable));
+    assert_eq!(desk.machine.wake_at(), Some(at(400)), "the store has said that it takes no writes");
+    desk.step(300, Input::Session(None));
+    assert_eq!(desk.machine.wake_at(), None);
+    desk.step(5000, Input::Tick);
+    assert_eq!(desk.machine.wake_at(), None);
+    only(&desk.step(6000, Input::Session(Some(SESSION))));
+    // A list is being read.
+    desk.step(6100, Input::News(News::Begin));
+    desk.step(6200, Input::Tick);
+    assert_eq!(desk.machine.wake_at(), None);
+}
+
+#[test]
+fn who_waits_for_answers_is_not_woken_to_send_more() {
+    let mut desk = Desk::in_office();
+    let settings = Settings { commits_in_flight: 1, ..Settings::default() };
+    desk.machine.settings = settings;
+    let (batch, ..) = only(&desk.sees(100, |at| flow("f1", Desired::Run, at)));
+    desk.step(150, Input::Answer(batch, Answer::Unavailable));
+    only(&desk.step(350, Input::Tick));
+    assert_eq!(desk.sees(1000, |at| flow("f2", Desired::Run, at)), []);
+    assert_eq!(desk.machine.wake_at(), Some(at(6000)), "the next sweep");
 }
