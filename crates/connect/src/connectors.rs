@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures_util::future::BoxFuture;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Either, ready},
+};
 use tenure_core::{
     flow::{Exit, Reason, Spec},
     grant::Grant,
@@ -13,7 +16,7 @@ use tenure_core::{
 use crate::{
     gauge::Gauge,
     pipeline::{self, OnPhase, Parts},
-    sink::{ClaimError, FlowSink},
+    sink::{ClaimError, FlowSink, opening::Opening},
     source::{Opener, exec::ExecList, opener::Sources},
     stop::StopSignal,
     world::World,
@@ -31,13 +34,16 @@ pub struct Setup {
 
 /// Where a flow's sink comes from: the real ones, or a model's.
 pub trait SinkRack: Send + Sync {
-    /// The flow's door to its sink. Cheap; nothing is connected yet.
+    /// The flow's door to its sink. Nothing is connected yet, but files may be read (secrets,
+    /// certificates): not to be called where others wait. [`Connectors`] calls it on threads that
+    /// may block.
     ///
     /// # Errors
     /// A secret that is not set, or an address that cannot be read.
     fn open(&self, spec: &Spec) -> Result<Arc<dyn FlowSink>, Reason>;
 
     /// The fences of those flows, one statement per sink. A flow whose sink has no row has `None`.
+    /// The call itself does nothing; all work is the future's.
     fn look(&self, flows: Vec<(FlowId, Arc<Spec>)>) -> BoxFuture<'static, Looked>;
 }
 
@@ -50,13 +56,14 @@ pub struct Connectors {
     world: Arc<dyn World>,
     opener: Arc<dyn Opener>,
     sinks: Arc<dyn SinkRack>,
+    opening: Opening,
 }
 
 impl Connectors {
     /// The connectors of this build.
     pub fn new(setup: Setup) -> Connectors {
         let opener = Arc::new(Sources::new(setup.exec));
-        Connectors { world: setup.world, opener, sinks: setup.sinks }
+        Connectors { world: setup.world, opener, sinks: setup.sinks, opening: Opening::default() }
     }
 
     /// One attempt's whole life: claim, open, read and write until it ends. Nothing outlives the
@@ -69,12 +76,19 @@ impl Connectors {
         gauge: Arc<Gauge>,
         on_phase: OnPhase,
     ) -> BoxFuture<'static, Exit> {
-        let sink = match self.sinks.open(&spec) {
-            Ok(sink) => sink,
-            Err(reason) => return Box::pin(std::future::ready(Exit::Failed(reason))),
-        };
         let (opener, world) = (self.opener.clone(), self.world.clone());
-        Box::pin(pipeline::run(Parts { grant, spec, sink, opener, world, stop, gauge, on_phase }))
+        // Not an async block: it would keep all this once more while the flow runs.
+        let flow = self.open(&spec).then(move |sink| match sink {
+            Ok(sink) => Either::Left(pipeline::run(Parts { grant, spec, sink, opener, world, stop, gauge, on_phase })),
+            Err(reason) => Either::Right(ready(Exit::Failed(reason))),
+        });
+        Box::pin(flow)
+    }
+
+    /// The flow's sink, opened on a thread that may block once the future is awaited.
+    fn open(&self, spec: &Arc<Spec>) -> impl Future<Output = Result<Arc<dyn FlowSink>, Reason>> + Send + use<> {
+        let (sinks, spec) = (Arc::clone(&self.sinks), Arc::clone(spec));
+        self.opening.clone().elsewhere(move || sinks.open(&spec))
     }
 
     /// Raises the flow's fence to the grant's token and runs nothing: afterwards no write of any
@@ -83,15 +97,16 @@ impl Connectors {
     /// # Errors
     /// See [`ClaimError`].
     pub fn close(&self, grant: Grant, spec: Arc<Spec>) -> BoxFuture<'static, Result<(), ClaimError>> {
-        let sink = self.sinks.open(&spec);
+        let sink = self.open(&spec);
         Box::pin(async move {
-            let sink = sink.map_err(ClaimError::Failed)?;
+            let sink = sink.await.map_err(ClaimError::Failed)?;
             sink.claim(&grant).await.map(drop)
         })
     }
 
     /// What the sinks' fences say about these flows. Claims and changes nothing.
     pub fn look(&self, flows: Vec<(FlowId, Arc<Spec>)>) -> BoxFuture<'static, Looked> {
-        self.sinks.look(flows)
+        let sinks = Arc::clone(&self.sinks);
+        Box::pin(async move { sinks.look(flows).await })
     }
 }

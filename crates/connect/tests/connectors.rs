@@ -217,3 +217,34 @@ async fn closing_raises_the_fence_above_the_running_attempt() {
     let late = connectors.close(grant(RideThrough, 1), flow).await;
     assert_eq!(late, Err(ClaimError::Higher(Token::first(1, 2))));
 }
+
+/// A rack whose files are on a disk that does not answer, until it is told.
+struct Stuck(Mutex<Option<std::sync::mpsc::Receiver<()>>>, ModelSink);
+
+impl SinkRack for Stuck {
+    fn open(&self, _: &Spec) -> Result<Arc<dyn FlowSink>, Reason> {
+        let answers = self.0.lock().unwrap().take();
+        answers.expect("opened once").recv().unwrap();
+        Ok(Arc::new(self.1.clone()))
+    }
+
+    fn look(&self, _: Vec<(FlowId, Arc<Spec>)>) -> BoxFuture<'static, Looked> {
+        panic!("looked before anybody awaited it")
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_opened_before_or_on_the_thread_that_awaits_it() {
+    let (answer, answers) = std::sync::mpsc::channel();
+    let sink = ModelSink::new(Log::default());
+    let sinks = Arc::new(Stuck(Mutex::new(Some(answers)), sink));
+    let connectors =
+        Connectors::new(Setup { world: Arc::new(RealWorld(Instant::now())), exec: ExecList::default(), sinks });
+    let flow = flow("x:1", "{}");
+    drop(connectors.look(vec![(FlowId::new("f").unwrap(), flow.clone())]));
+    let closing = tokio::spawn(connectors.close(grant(RideThrough, 1), flow));
+    // The one thread of this runtime goes on while the disk does not answer.
+    tokio::task::yield_now().await;
+    answer.send(()).unwrap();
+    assert_eq!(closing.await.unwrap(), Ok(()));
+}

@@ -6,29 +6,40 @@ use std::{
     hash::Hash,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use futures_util::future::{BoxFuture, join_all};
 use tenure_core::{
     flow::{
         Reason, Spec,
-        spec::{Postgres, Sink},
+        spec::{Postgres, Secret, Sink},
+        supervisor::Code,
     },
     id::FlowId,
 };
 use tokio::runtime::Handle;
 
-use super::{FlowSink, Hub, postgres::PostgresHub, sqlite::SqliteHub, stdout::StdoutHub};
+use super::{FlowSink, Hub, opening::Opening, postgres::PostgresHub, sqlite::SqliteHub, stdout::StdoutHub};
 use crate::{
     connectors::{Looked, SinkRack},
     world::World,
 };
 
+/// A look waits no longer for the files that say where a sink is; an orphan asks every second.
+const RESOLVE_MAX: Duration = Duration::from_millis(2500);
+
 /// The sinks of one node.
-pub struct Sinks {
+pub struct Sinks(Arc<Rack>);
+
+struct Rack {
     application_name: Box<str>,
     world: Arc<dyn World>,
     runtime: Handle,
+    opening: Opening,
+    /// Held while a hub starts, which may read files, so that no two start for one address.
+    starting: Mutex<()>,
+    /// Held for moments only: async threads take it too.
     open: Mutex<Open>,
 }
 
@@ -38,6 +49,26 @@ struct Open {
     sqlite: HashMap<PathBuf, Weak<SqliteHub>>,
     postgres: HashMap<String, Weak<PostgresHub>>,
     stdout: Weak<StdoutHub>,
+    /// As the specs spell them, and where that led when last somebody opened one.
+    spelled: HashMap<Spelling, Weak<dyn Hub>>,
+}
+
+/// What a spec says about where its sink is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Spelling {
+    Stdout,
+    Sqlite(String),
+    Postgres(Secret),
+}
+
+impl Spelling {
+    fn of(sink: &Sink) -> Spelling {
+        match sink {
+            Sink::Stdout(_) => Spelling::Stdout,
+            Sink::Sqlite(sqlite) => Spelling::Sqlite(sqlite.path.clone()),
+            Sink::Postgres(postgres) => Spelling::Postgres(postgres.url.clone()),
+        }
+    }
 }
 
 impl Sinks {
@@ -46,9 +77,18 @@ impl Sinks {
     /// start with `tenure/` and differ in every process, such as `tenure/node-1/5f3a9c01`. Must be
     /// called within a tokio runtime, which the hubs' tasks then run on.
     pub fn new(application_name: &str, world: Arc<dyn World>) -> Sinks {
-        Sinks { application_name: application_name.into(), world, runtime: Handle::current(), open: Mutex::default() }
+        Sinks(Arc::new(Rack {
+            application_name: application_name.into(),
+            world,
+            runtime: Handle::current(),
+            opening: Opening::default(),
+            starting: Mutex::default(),
+            open: Mutex::default(),
+        }))
     }
+}
 
+impl Rack {
     fn opened(&self) -> MutexGuard<'_, Open> {
         // A panic while the lock was held cannot have left a map of weak pointers half done.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
@@ -57,13 +97,48 @@ impl Sinks {
     fn sqlite(&self, path: &str) -> Result<Arc<SqliteHub>, Reason> {
         let address = SqliteHub::address(path)?;
         let start = || Ok(SqliteHub::start(address.clone(), Arc::clone(&self.world)));
-        shared(&mut self.opened().sqlite, address.clone(), start)
+        let hub = self.shared(|open| &mut open.sqlite, &address, start)?;
+        self.remember(Spelling::Sqlite(path.to_owned()), &hub);
+        Ok(hub)
     }
 
     fn postgres(&self, sink: &Postgres) -> Result<Arc<PostgresHub>, Reason> {
         let url = PostgresHub::address(sink)?;
         let start = || PostgresHub::start(&url, &self.application_name, Arc::clone(&self.world));
-        shared(&mut self.opened().postgres, url.clone(), start)
+        let hub = self.shared(|open| &mut open.postgres, &url, start)?;
+        self.remember(Spelling::Postgres(sink.url.clone()), &hub);
+        Ok(hub)
+    }
+
+    /// The hub of that address, started if nobody holds it. Addresses without a hub are forgotten.
+    fn shared<A: Clone + Eq + Hash, H>(
+        &self,
+        of: impl Fn(&mut Open) -> &mut HashMap<A, Weak<H>>,
+        address: &A,
+        start: impl FnOnce() -> Result<H, Reason>,
+    ) -> Result<Arc<H>, Reason> {
+        let held = || of(&mut self.opened()).get(address).and_then(Weak::upgrade);
+        if let Some(hub) = held() {
+            return Ok(hub);
+        }
+        let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hub) = held() {
+            return Ok(hub);
+        }
+        let hub = Arc::new(start()?);
+        let mut open = self.opened();
+        let hubs = of(&mut open);
+        hubs.retain(|_, hub| hub.strong_count() > 0);
+        hubs.insert(address.clone(), Arc::downgrade(&hub));
+        Ok(hub)
+    }
+
+    fn remember<H: Hub + 'static>(&self, spelling: Spelling, hub: &Arc<H>) {
+        let hub: Weak<dyn Hub> = Arc::<H>::downgrade(hub);
+        let mut open = self.opened();
+        if open.spelled.insert(spelling, hub).is_none() {
+            open.spelled.retain(|_, hub| hub.strong_count() > 0);
+        }
     }
 
     fn stdout(&self) -> Arc<StdoutHub> {
@@ -83,49 +158,62 @@ impl Sinks {
             Sink::Postgres(postgres) => self.postgres(postgres)?,
         })
     }
-}
 
-/// The hub of that address, started if nobody holds it. Addresses without a hub are forgotten.
-fn shared<A: Eq + Hash, H>(
-    hubs: &mut HashMap<A, Weak<H>>,
-    address: A,
-    start: impl FnOnce() -> Result<H, Reason>,
-) -> Result<Arc<H>, Reason> {
-    if let Some(hub) = hubs.get(&address).and_then(Weak::upgrade) {
-        return Ok(hub);
+    /// The hub of those flows, by its spelling if somebody holds it.
+    async fn find(
+        self: &Arc<Self>,
+        spelling: Spelling,
+        spec: Arc<Spec>,
+        flows: Vec<FlowId>,
+    ) -> (Vec<FlowId>, Result<Arc<dyn Hub>, Reason>) {
+        let known = self.opened().spelled.get(&spelling).and_then(Weak::upgrade);
+        if let Some(hub) = known {
+            return (flows, Ok(hub));
+        }
+        let rack = Arc::clone(self);
+        let hub = tokio::select! {
+            hub = self.opening.clone().elsewhere(move || rack.hub(&spec.sink)) => hub,
+            () = self.world.sleep(RESOLVE_MAX) => Err(Reason::new(
+                Code::SinkUnreachable,
+                "the files that say where the sink is could not be read in time; is their disk well?",
+            )),
+        };
+        (flows, hub)
     }
-    hubs.retain(|_, hub| hub.strong_count() > 0);
-    let hub = Arc::new(start()?);
-    hubs.insert(address, Arc::downgrade(&hub));
-    Ok(hub)
 }
 
 impl SinkRack for Sinks {
     fn open(&self, spec: &Spec) -> Result<Arc<dyn FlowSink>, Reason> {
-        let _within = self.runtime.enter();
+        let rack = &self.0;
+        let _within = rack.runtime.enter();
         Ok(match &spec.sink {
-            Sink::Sqlite(sqlite) => Arc::new(self.sqlite(&sqlite.path)?.door(sqlite)),
-            Sink::Stdout(_) => Arc::new(self.stdout().door()),
-            Sink::Postgres(postgres) => Arc::new(self.postgres(postgres)?.door(postgres)),
+            Sink::Sqlite(sqlite) => Arc::new(rack.sqlite(&sqlite.path)?.door(sqlite)),
+            Sink::Stdout(_) => Arc::new(rack.stdout().door()),
+            Sink::Postgres(postgres) => Arc::new(rack.postgres(postgres)?.door(postgres)),
         })
     }
 
-    /// A sink that does not answer leaves its own flows without a word and no others.
+    /// A sink that does not answer leaves its own flows without a word and no others. Where a hub
+    /// is open, no file is read to find it again.
     fn look(&self, flows: Vec<(FlowId, Arc<Spec>)>) -> BoxFuture<'static, Looked> {
-        let mut looked = Looked::new();
-        let mut hubs: Vec<(Arc<dyn Hub>, Vec<FlowId>)> = Vec::new();
-        for (flow, spec) in flows {
-            match self.hub(&spec.sink) {
-                Err(reason) => {
-                    looked.insert(flow, Err(reason));
-                }
-                Ok(hub) => match hubs.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &hub)) {
-                    Some((_, flows)) => flows.push(flow),
-                    None => hubs.push((hub, vec![flow])),
-                },
-            }
-        }
+        let rack = Arc::clone(&self.0);
         Box::pin(async move {
+            let mut places: HashMap<Spelling, (Arc<Spec>, Vec<FlowId>)> = HashMap::new();
+            for (flow, spec) in flows {
+                places.entry(Spelling::of(&spec.sink)).or_insert_with(|| (spec, Vec::new())).1.push(flow);
+            }
+            let found = places.into_iter().map(|(spelling, (spec, flows))| rack.find(spelling, spec, flows));
+            let mut looked = Looked::new();
+            let mut hubs: Vec<(Arc<dyn Hub>, Vec<FlowId>)> = Vec::new();
+            for (flows, hub) in join_all(found).await {
+                match hub {
+                    Err(reason) => looked.extend(flows.into_iter().map(|flow| (flow, Err(reason.clone())))),
+                    Ok(hub) => match hubs.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &hub)) {
+                        Some((_, more)) => more.extend(flows),
+                        None => hubs.push((hub, flows)),
+                    },
+                }
+            }
             let answers = join_all(hubs.into_iter().map(|(hub, flows)| look_at(hub, flows))).await;
             looked.extend(answers.into_iter().flatten());
             looked
@@ -140,4 +228,43 @@ async fn look_at(hub: Arc<dyn Hub>, flows: Vec<FlowId>) -> Looked {
         Err(reason) => (flow, Err(reason.clone())),
     };
     flows.into_iter().map(told).collect::<BTreeMap<_, _>>()
+}
+
+#[cfg(test)]
+mod tests {
+    use tenure_core::{flow::Document, moment::Moment};
+
+    use super::*;
+
+    struct Patient;
+
+    impl World for Patient {
+        fn now(&self) -> Moment {
+            Moment(0)
+        }
+        fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_at_an_open_hub_reads_no_secret_again() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        // Nobody listens at port 1.
+        std::fs::write(secret.path(), "postgres://nobody@127.0.0.1:1/none").unwrap();
+        let text = format!(
+            r#"{{"id": "f", "source": {{"tcp": {{"address": "x:1"}}}}, "codec": {{"ndjson": {{}}}},
+                 "sink": {{"postgres": {{"url": {{"file": "{}"}}, "table": "t", "columns": {{"seq": "/seq"}}}}}}}}"#,
+            secret.path().display()
+        );
+        let spec = Arc::new(serde_json::from_str::<Document>(&text).unwrap().check().unwrap());
+        let sinks = Sinks::new("tenure/test/1", Arc::new(Patient));
+        let flow = FlowId::new("f").unwrap();
+        let told = async || sinks.look(vec![(flow.clone(), Arc::clone(&spec))]).await.remove(&flow).unwrap();
+        let door = sinks.open(&spec).unwrap();
+        drop(secret);
+        assert_eq!(told().await.unwrap_err().code, Code::SinkUnreachable);
+        drop(door);
+        assert_eq!(told().await.unwrap_err().code, Code::SecretMissing);
+    }
 }

@@ -4,6 +4,7 @@ mod aside;
 pub mod committer;
 mod group;
 pub mod hubs;
+pub(crate) mod opening;
 pub mod postgres;
 mod secret;
 pub mod sqlite;
