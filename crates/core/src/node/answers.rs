@@ -15,6 +15,10 @@ use crate::{
     token::Token,
 };
 
+/// How long a node that may have missed its successor waits to hear of it before it says that the
+/// store has gone back.
+const SUCCESSOR_IS_HEARD_OF: Duration = Duration::from_secs(5);
+
 impl NodeMachine {
     // --- pipelines -----------------------------------------------------------------------------
 
@@ -32,6 +36,7 @@ impl NodeMachine {
     }
 
     pub(super) fn exited(&mut self, now: Moment, flow: FlowId, token: Token, exit: Exit) {
+        let may_be_newer = self.may_have_a_successor(&flow, token);
         let Some(local) = self.flows.get_mut(&flow) else { return };
         let Some(ended) = local.end(token) else { return }; // Old news of an earlier attempt.
         if ended.open_since.is_some_and(|since| now.since(since) >= HEALTHY_AFTER) {
@@ -40,6 +45,12 @@ impl NodeMachine {
         let at = self.inbox.order(&flow).map_or(Revision(0), |(_, at)| at);
         match exit {
             Exit::Fenced { by } => local.park(ended.order, at, fenced(by, token)),
+            Exit::Regressed { stored } if may_be_newer && is_next_owner(stored, token) => {
+                let until = now.after(SUCCESSOR_IS_HEARD_OF);
+                local.park(ended.order, at, fenced(stored, token));
+                local.doubted = Some((until, stored, token));
+                self.agenda.insert((until, flow.clone()));
+            }
             Exit::Regressed { stored } => local.park(ended.order, at, regressed(stored, token)),
             Exit::Failed(reason) if ended.told => local.last_error = Some(reason),
             // It noticed before we did; it goes on when the session is renewed.
@@ -53,6 +64,38 @@ impl NodeMachine {
         }
         self.out.push(Effect::News(flow.clone()));
         self.look(now, &flow);
+    }
+
+    /// True if another node may have this flow by now and we would not know.
+    fn may_have_a_successor(&self, flow: &FlowId, ours: Token) -> bool {
+        self.standing != Standing::Live || self.hearing.is_deaf() || !self.is_to_run(flow, ours)
+    }
+
+    fn is_to_run(&self, flow: &FlowId, ours: Token) -> bool {
+        matches!(self.want(flow), Want::Run(order, _) if order.assignment.token.same_owner(ours))
+    }
+
+    /// No successor was heard of in time: says so if we would have heard, or waits for longer.
+    fn doubt_is_due(&mut self, now: Moment, flow: &FlowId) {
+        let (has_heard, is_ours) = match self.flows.get(flow).and_then(|local| local.doubted) {
+            Some((until, _, ours)) if until <= now => {
+                (self.standing == Standing::Live && !self.hearing.is_deaf(), self.is_to_run(flow, ours))
+            }
+            _ => return,
+        };
+        let Some(local) = self.flows.get_mut(flow) else { return };
+        let Some((_, stored, ours)) = local.doubted.take() else { return };
+        if !matches!(local.stage, Stage::Resting { parked: Some(_), .. }) {
+            return;
+        }
+        if !has_heard {
+            let until = now.after(SUCCESSOR_IS_HEARD_OF);
+            local.doubted = Some((until, stored, ours));
+            self.agenda.insert((until, flow.clone()));
+        } else if is_ours {
+            local.reason = Some(regressed(stored, ours));
+            self.out.push(Effect::News(flow.clone()));
+        }
     }
 
     fn failed(&mut self, now: Moment, flow: &FlowId, order: Arc<Order>, reason: Reason) {
@@ -78,6 +121,7 @@ impl NodeMachine {
     pub(super) fn call_the_due(&mut self, now: Moment) {
         while self.agenda.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, flow)) = self.agenda.pop_first() else { return };
+            self.doubt_is_due(now, &flow);
             let Some(local) = self.flows.get_mut(&flow) else { continue };
             let overdue = now.since(local.asked) >= ANSWER_MAX;
             match &local.stage {
@@ -200,6 +244,11 @@ fn retry_span(before: u32, dice: &mut Dice) -> Duration {
 
 fn fenced(by: Token, ours: Token) -> Reason {
     Reason::new(Code::Fenced, format!("the sink holds token {by}, ours was {ours}"))
+}
+
+/// An owner that the same history of the store may have issued after ours.
+fn is_next_owner(stored: Token, ours: Token) -> bool {
+    stored.lineage == ours.lineage && stored.epoch > ours.epoch
 }
 
 fn regressed(stored: Token, ours: Token) -> Reason {

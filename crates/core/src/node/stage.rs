@@ -91,6 +91,9 @@ pub struct Local {
     pub(super) closed: Option<(Token, Revision)>,
     /// When a fence or a commit was last asked for.
     pub(super) asked: Moment,
+    /// The sink holds this token above ours. It is most likely a newer holder's, of whom we have not
+    /// heard yet; if we are still the holder at that time, the store has gone back.
+    pub(super) doubted: Option<(Moment, Token, Token)>,
     /// Tries in a row of a commit or a fence that did not work.
     pub(super) retries: u32,
     next: Option<Token>,
@@ -111,6 +114,7 @@ impl Local {
         let token = self.next.unwrap_or(owner);
         self.next = Some(token.next_attempt());
         self.closed = None;
+        self.doubted = None;
         token
     }
 
