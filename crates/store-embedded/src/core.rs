@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     home::Home,
-    lessor::{Ending, Lessor},
+    lessor::{Lessor, NotRenewed},
     line::{Lines, NoAnswer},
     log::Log,
     machine::{Mark, Shared},
@@ -170,11 +170,16 @@ impl Core {
         if !self.reach(proof, self.timing.rpc).await {
             return Answer::Unavailable("this server is behind".to_owned());
         }
+        // The proof may have come late: another leadership, even of this server, measures by itself.
+        if self.leadership() != Some(proof.leader_id) {
+            return Answer::NotLeader { leader: self.leader_addr() };
+        }
         let renewed =
             self.shared.look(|applied| self.lessor.renew(lease, proof.leader_id, &applied.state, Instant::now()));
         match renewed {
             Ok(renewal) => Answer::Renewed(renewal),
-            Err(Ending) => Answer::Unavailable(format!("the end of {lease} has been proposed")),
+            Err(NotRenewed::Deposed) => Answer::NotLeader { leader: self.leader_addr() },
+            Err(NotRenewed::Ending) => Answer::Unavailable(format!("the end of {lease} has been proposed")),
         }
     }
 

@@ -33,7 +33,12 @@ struct Book {
 
 /// Why a renewal cannot be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ending;
+pub(crate) enum NotRenewed {
+    /// The end of the lease has been proposed.
+    Ending,
+    /// The proof is of a leadership that is over, even if this server leads again.
+    Deposed,
+}
 
 impl Lessor {
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -56,12 +61,14 @@ impl Lessor {
         leadership: Leadership,
         state: &State,
         now: Instant,
-    ) -> Result<Renewal, Ending> {
+    ) -> Result<Renewal, NotRenewed> {
         let mut book = self.book();
-        book.lead(leadership, state, now);
+        if !book.lead(leadership, state, now) {
+            return Err(NotRenewed::Deposed);
+        }
         let Some(ttl) = state.ttl(lease) else { return Ok(Renewal::Gone) };
         if book.ending.contains(&lease) {
-            return Err(Ending);
+            return Err(NotRenewed::Ending);
         }
         book.deadlines.insert(lease, later(now, ttl));
         Ok(Renewal::Alive { committed: state.revision() })
@@ -71,7 +78,9 @@ impl Lessor {
     /// leadership first and then asks [`Lessor::end`].
     pub(crate) fn scan(&self, leadership: Leadership, state: &State, now: Instant, patience: Duration) -> Vec<LeaseId> {
         let mut book = self.book();
-        book.lead(leadership, state, now);
+        if !book.lead(leadership, state, now) {
+            return Vec::new();
+        }
         book.forgive_a_stall(now, patience);
         book.follow(state, now);
         book.due(now).take(ENDS_PER_SCAN).collect()
@@ -98,12 +107,17 @@ impl Lessor {
 }
 
 impl Book {
-    /// A new leadership knows nothing of the old one's measurements: everybody has full time.
-    fn lead(&mut self, leadership: Leadership, state: &State, now: Instant) {
-        if self.leadership != Some(leadership) {
-            *self = Book { leadership: Some(leadership), scanned: Some(now), ..Book::default() };
-            self.follow(state, now);
+    /// A new leadership knows nothing of the old one's measurements: everybody has full time. An
+    /// older one than the book's is over, and changes nothing (false).
+    fn lead(&mut self, leadership: Leadership, state: &State, now: Instant) -> bool {
+        match self.leadership {
+            Some(current) if current == leadership => return true,
+            Some(current) if current.term >= leadership.term => return false,
+            Some(_) | None => {}
         }
+        *self = Book { leadership: Some(leadership), scanned: Some(now), ..Book::default() };
+        self.follow(state, now);
+        true
     }
 
     fn follow(&mut self, state: &State, now: Instant) {
@@ -212,7 +226,7 @@ mod tests {
         let due = scan_until(&lessor, 1, &state, start, start + TTL + PATIENCE);
         let now = start + TTL + PATIENCE;
         assert_eq!(lessor.end(leadership(1), &due, now), [lease]);
-        assert_eq!(lessor.renew(lease, leadership(1), &state, now), Err(Ending));
+        assert_eq!(lessor.renew(lease, leadership(1), &state, now), Err(NotRenewed::Ending));
         assert!(lessor.scan(leadership(1), &state, now, PATIENCE).is_empty());
         let mut spared = state.clone();
         lessor.spare(leadership(1), lease);
@@ -220,6 +234,23 @@ mod tests {
         spared.apply(Command::AllocateId);
         drop(state.apply(Command::Revoke(lease)));
         assert_eq!(lessor.renew(lease, leadership(1), &state, now), Ok(Renewal::Gone));
+    }
+
+    #[test]
+    fn a_late_proof_of_an_older_leadership_renews_nothing_and_leaves_the_book_as_it_is() {
+        let (state, lease) = state_with_a_lease();
+        let (lessor, start) = (Lessor::default(), Instant::now());
+        lessor.scan(leadership(3), &state, start, PATIENCE);
+        let late = start + TTL - Duration::from_millis(1);
+        scan_until(&lessor, 3, &state, start, late);
+        assert_eq!(lessor.renew(lease, leadership(1), &state, late), Err(NotRenewed::Deposed));
+        assert!(lessor.scan(leadership(1), &state, late, PATIENCE).is_empty());
+        let now = start + TTL;
+        assert_eq!(lessor.scan(leadership(3), &state, now, PATIENCE), [lease]);
+        assert_eq!(lessor.end(leadership(3), &[lease], now), [lease]);
+        // Nor does it revive what is about to end.
+        assert_eq!(lessor.renew(lease, leadership(1), &state, now), Err(NotRenewed::Deposed));
+        assert_eq!(lessor.renew(lease, leadership(3), &state, now), Err(NotRenewed::Ending));
     }
 
     #[test]
