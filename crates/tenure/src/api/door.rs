@@ -55,6 +55,10 @@ pub trait Door: Send + Sync + 'static {
     /// The state of the store and of the office.
     fn cluster(&self) -> BoxFuture<'_, Cluster>;
 
+    /// Removes a server that is gone for good from the consensus group, so that it no longer counts
+    /// for the quorum. One without that name, or an engine without a group, is refused.
+    fn remove_member(&self, name: NodeName) -> BoxFuture<'_, Result<(), Refusal>>;
+
     /// What the planner would do now, changing nothing.
     fn plan(&self) -> BoxFuture<'_, Result<PlanSaid, Refusal>>;
 
@@ -140,9 +144,9 @@ pub enum Effect {
 /// Why a call was refused. Each says by itself whether something was changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// There is no such flow or node. Nothing was changed.
+    /// There is no such flow, node or member. Nothing was changed.
     NotFound {
-        /// `flow` or `node`.
+        /// `flow`, `node` or `member`.
         what: &'static str,
         /// Its name.
         name: String,
@@ -206,6 +210,13 @@ pub struct Raft {
     pub voters: Vec<String>,
     /// Who only listens.
     pub learners: Vec<String>,
+}
+
+impl Raft {
+    /// True if it votes or listens.
+    pub fn has(&self, name: &NodeName) -> bool {
+        self.voters.iter().chain(&self.learners).any(|member| member == name.as_str())
+    }
 }
 
 /// What the planner would do now.

@@ -31,6 +31,7 @@ pub(super) struct Scene {
     pub(super) cordons: BTreeMap<NodeName, Cordon>,
     pub(super) unplaced: BTreeMap<FlowId, Reason>,
     pub(super) coordinator: Option<NodeName>,
+    pub(super) voters: Vec<String>,
     pub(super) news: News,
     /// No write is taken while this is set.
     pub(super) down: bool,
@@ -55,7 +56,7 @@ impl FakeDoor {
     pub(super) fn new() -> FakeDoor {
         FakeDoor {
             me: NodeName::new("n1").unwrap(),
-            scene: Mutex::new(Scene { stops: true, ..Scene::default() }),
+            scene: Mutex::new(Scene { stops: true, voters: vec!["n1".into()], ..Scene::default() }),
             revisions: watch::Sender::new(Revision(0)),
             events: Events::default(),
             registry: Registry::default(),
@@ -206,12 +207,23 @@ impl Door for FakeDoor {
 
     fn cluster(&self) -> BoxFuture<'_, Cluster> {
         Box::pin(async move {
-            let raft = Raft { leader: Some("n1".into()), term: 3, voters: vec!["n1".into()], learners: vec![] };
-            let (revision, down) = {
+            let (revision, down, voters) = {
                 let scene = self.scene();
-                (scene.revision, scene.down)
+                (scene.revision, scene.down, scene.voters.clone())
             };
+            let raft = Raft { leader: Some("n1".into()), term: 3, voters, learners: vec![] };
             Cluster { engine: "embedded", id: "c".into(), lineage: 1, raft: Some(raft), revision, quorum: !down }
+        })
+    }
+
+    fn remove_member(&self, name: NodeName) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            let mut scene = self.scene();
+            let Some(at) = scene.voters.iter().position(|voter| voter == name.as_str()) else {
+                return Err(Refusal::NotFound { what: "member", name: name.to_string() });
+            };
+            scene.voters.remove(at);
+            Ok(())
         })
     }
 

@@ -107,6 +107,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .routes(routes!(nodes::cordon))
         .routes(routes!(nodes::uncordon))
         .routes(routes!(cluster::read))
+        .routes(routes!(cluster::remove))
         .routes(routes!(cluster::plan))
         .routes(routes!(locate::locate))
         .routes(routes!(stream::events))

@@ -135,7 +135,11 @@ impl From<Refusal> for Problem {
         let detail = refusal.to_string();
         match refusal {
             Refusal::NotFound { what, .. } => {
-                let list = if what == "node" { "tenure node ls" } else { "tenure flow ls" };
+                let list = match what {
+                    "node" => "tenure node ls",
+                    "member" => "tenure cluster members",
+                    _ => "tenure flow ls",
+                };
                 Problem::new(StatusCode::NOT_FOUND, &format!("{what}_not_found"), detail)
                     .hint(format!("`{list}` lists what is there"))
             }

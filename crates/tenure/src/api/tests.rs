@@ -422,6 +422,20 @@ async fn what_is_not_there_is_a_problem_too() {
     assert_eq!(call(&router, "PATCH", "/v1/flows/a", "").await.1["code"], "method_not_allowed");
 }
 
+#[tokio::test]
+async fn only_a_server_that_is_gone_can_be_removed() {
+    let (door, router) = bench();
+    door.scene().voters = ["n1", "n2", "n3"].map(str::to_owned).to_vec();
+    let (status, problem) = call(&router, "DELETE", "/v1/cluster/members/n2", "").await;
+    assert_eq!(status, 409);
+    assert!(problem["detail"].as_str().unwrap().contains("stop it first"), "{problem}");
+    let (status, gone) = call(&router, "DELETE", "/v1/cluster/members/n3", "").await;
+    assert_eq!((status, gone["name"].as_str()), (200, Some("n3")));
+    assert_eq!(door.scene().voters, ["n1", "n2"]);
+    let (status, problem) = call(&router, "DELETE", "/v1/cluster/members/n3", "").await;
+    assert_eq!((status, problem["code"].as_str()), (404, Some("member_not_found")));
+}
+
 /// Every reference has its target, and the document on disk is what the code says.
 #[test]
 fn the_openapi_document_is_whole_and_checked_in() {

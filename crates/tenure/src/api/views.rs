@@ -247,6 +247,13 @@ pub struct ClusterView {
     pub answered_by: String,
 }
 
+/// A server that is no member any more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MemberGoneView {
+    /// Its name.
+    pub name: String,
+}
+
 /// The consensus group of the embedded store.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RaftView {

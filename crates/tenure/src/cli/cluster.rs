@@ -7,15 +7,20 @@ use super::{
     failure::Failure,
     show::{self, Format},
 };
-use crate::api::views::{ClusterView, NodePage};
+use crate::api::views::{ClusterView, MemberGoneView, NodePage};
 
-/// What to look at.
+/// What to look at or to do.
 #[derive(Subcommand)]
 pub(super) enum Cluster {
     /// The store, the coordinator, the health.
     Status,
     /// Who keeps the store, who votes, who runs flows.
     Members,
+    /// Remove a server that is gone for good; it no longer counts for the quorum.
+    Remove {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Cluster {
@@ -23,8 +28,17 @@ impl Cluster {
         match self {
             Cluster::Status => status(client).await,
             Cluster::Members => members(client).await,
+            Cluster::Remove { name } => remove(client, name).await,
         }
     }
+}
+
+async fn remove(client: &Client, name: &str) -> Result<(), Failure> {
+    let gone: MemberGoneView = client.delete(&["v1", "cluster", "members", name]).await?;
+    if client.format != Format::Table {
+        return show::json(client.format, &gone);
+    }
+    show::line(format!("{name} is no member any more; to bring it back, empty its data directory and let it join anew"))
 }
 
 async fn status(client: &Client) -> Result<(), Failure> {

@@ -130,6 +130,10 @@ impl Door for ServerDoor {
         })
     }
 
+    fn remove_member(&self, name: NodeName) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move { self.engine.remove_member(&name).await })
+    }
+
     fn plan(&self) -> BoxFuture<'_, Result<PlanSaid, Refusal>> {
         Box::pin(async move {
             let look = self.view.look();

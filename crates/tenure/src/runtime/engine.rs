@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use tenure_core::id::NodeName;
 use tenure_store::{Store, memory::Memory};
 use tenure_store_embedded::{AppInbox, AppSender, Embedded, Remote, Status, Timing};
 use tracing::{info, warn};
 
 use super::{newsline::NewsSender, up::Fault};
 use crate::{
-    api::door::Raft,
+    api::door::{Raft, Refusal},
     config::{Config, Role, StoreKind},
 };
 
@@ -118,6 +119,28 @@ impl Engine {
     pub fn news_sender(&self, addr: &str) -> NewsSender {
         let sender = AppSender::connect(addr, NEWS_WAITING);
         Box::new(move |frame| sender.send(frame))
+    }
+
+    /// Removes a server from the consensus group.
+    ///
+    /// # Errors
+    /// There is no server of that name, or no group; or the group did not agree.
+    pub async fn remove_member(&self, name: &NodeName) -> Result<(), Refusal> {
+        let Engine::Embedded(server) = self else {
+            return Err(Refusal::NotNow(format!("the {} store here has no members to remove", self.name())));
+        };
+        let status = server.status();
+        let Some(member) = status.members.iter().find(|m| m.name == name.as_str()) else {
+            return Err(Refusal::NotFound { what: "member", name: name.to_string() });
+        };
+        if !status.has_quorum {
+            return Err(Refusal::Unavailable("no quorum agrees to the removal of a server".to_owned()));
+        }
+        if status.leader == Some(member.id) {
+            return Err(Refusal::NotNow(format!("{name} leads the store; stop it first, then another one will")));
+        }
+        // Its error does not tell a request that was never sent from an answer that was lost.
+        server.remove_member(member.id).await.map_err(|error| Refusal::Unknown(error.why))
     }
 
     /// Lets another server lead, if this one does.
