@@ -125,6 +125,8 @@ struct Body {
     writing: Option<BoxFuture<'static, Written>>,
     /// The number of the last durable batch.
     seq: u64,
+    /// When a strict flow with nothing to write looks at its session again.
+    lapse: Option<BoxFuture<'static, ()>>,
     /// How it ends once everything that was read is settled.
     ending: Option<Exit>,
 }
@@ -132,7 +134,7 @@ struct Body {
 impl Body {
     fn new(parts: Parts, source: Box<dyn Source>, claimed: Claimed) -> Body {
         let intake = Intake::new(&parts.spec, claimed.position);
-        Body { parts, source: Some(source), intake, writing: None, seq: claimed.seq, ending: None }
+        Body { parts, source: Some(source), intake, writing: None, seq: claimed.seq, lapse: None, ending: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
@@ -153,6 +155,9 @@ impl Body {
             }
             if let Some(exit) = self.ended() {
                 return Poll::Ready(exit);
+            }
+            if self.lapsed(cx) {
+                return Poll::Ready(doubtful());
             }
             ready!(self.read(cx));
         }
@@ -218,6 +223,25 @@ impl Body {
     /// committer joins those of many flows.
     fn may_write(&self) -> bool {
         self.writing.is_none() && !self.intake.pending.is_empty()
+    }
+
+    /// True if a strict flow's session has ended while nothing of it was on its way to the sink,
+    /// which looks by itself. Renewals move the end; it is looked at again when the old one comes.
+    fn lapsed(&mut self, cx: &mut Context<'_>) -> bool {
+        let Parts { grant, world, .. } = &self.parts;
+        if grant.on_lease_loss != OnLeaseLoss::Stop || self.writing.is_some() {
+            return false;
+        }
+        loop {
+            let (now, end) = (world.now(), grant.validity.get());
+            if now >= end {
+                return true;
+            }
+            if self.lapse.get_or_insert_with(|| world.sleep(end.since(now))).as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            self.lapse = None;
+        }
     }
 
     fn write(&mut self) -> Result<(), Exit> {

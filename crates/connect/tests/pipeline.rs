@@ -268,6 +268,19 @@ fn a_strict_flow_writes_nothing_past_its_sessions_validity() {
 }
 
 #[test]
+fn a_quiet_strict_flow_ends_with_its_session_and_not_before() {
+    let mut stage = strict();
+    assert_eq!(stage.run(), None);
+    stage.grant.validity.set(Moment(1500));
+    stage.clock.step(1000);
+    assert_eq!(stage.run(), None);
+    stage.clock.step(499);
+    assert_eq!(stage.run(), None);
+    stage.clock.step(1);
+    assert_eq!(code(stage.run()), Code::LeaseDoubtful);
+}
+
+#[test]
 fn a_feed_that_ends_has_what_it_sent_settled_first() {
     let mut stage = fenced();
     stage.sink.hold(true);

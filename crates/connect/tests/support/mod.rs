@@ -49,11 +49,13 @@ impl Log {
 
 /// A clock that stands still until it is stepped.
 #[derive(Default)]
-pub(crate) struct Clock(AtomicU64);
+pub(crate) struct Clock(AtomicU64, Mutex<Vec<(u64, oneshot::Sender<()>)>>);
 
 impl Clock {
     pub(crate) fn step(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
+        let now = self.0.fetch_add(ms, Ordering::SeqCst) + ms;
+        // Dropping the sender ends the sleep.
+        self.1.lock().unwrap().retain(|(end, _)| *end > now);
     }
 }
 
@@ -62,8 +64,10 @@ impl World for Clock {
         Moment(self.0.load(Ordering::SeqCst))
     }
 
-    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::pending())
+    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
+        let (sleeper, over) = oneshot::channel();
+        self.1.lock().unwrap().push((self.now().after(span).0, sleeper));
+        Box::pin(async move { drop(over.await) })
     }
 }
 
