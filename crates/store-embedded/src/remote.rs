@@ -28,6 +28,8 @@ const REFRESH: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(50);
 /// A caller that gave up after so long has met a server that hangs.
 const SUSPICIOUS: Duration = Duration::from_millis(250);
+/// So many kinds of watches are remembered with the server each was last at.
+const WATCHES_MAX: usize = 64;
 /// Batches of a watch that wait here; more wait at the server, within its bounds.
 const WATCH_QUEUE: usize = 16;
 
@@ -49,6 +51,31 @@ struct Inner {
 struct Servers {
     order: Vec<String>,
     members: Vec<MemberStatus>,
+    /// What was watched, and where it was opened last; the newest at the end.
+    watched: Vec<(Vec<Key>, String)>,
+}
+
+impl Servers {
+    /// Where to open a watch. A reader that goes on from a revision has given up the watch it had:
+    /// that server may be deaf (it answers and passes requests on, but hears nothing new), so it
+    /// comes last.
+    fn order_to_watch(&self, ask: &WatchAsk) -> Vec<String> {
+        let mut order = self.order.clone();
+        let last = self.watched.iter().find(|(prefixes, _)| *prefixes == ask.prefixes).map(|(_, addr)| addr);
+        let last = last.and_then(|last| order.iter().position(|addr| addr == last));
+        if let (Some(last), Some(_)) = (last, ask.from) {
+            order.rotate_left(last + 1);
+        }
+        order
+    }
+
+    fn note_watch(&mut self, prefixes: Vec<Key>, addr: String) {
+        self.watched.retain(|(other, _)| *other != prefixes);
+        if self.watched.len() >= WATCHES_MAX {
+            self.watched.remove(0);
+        }
+        self.watched.push((prefixes, addr));
+    }
 }
 
 impl Remote {
@@ -63,7 +90,7 @@ impl Remote {
         let dialer = Dialer::new(transport, timing.connect);
         let cluster = Cluster::default();
         let lines = Lines::new(dialer.clone(), cluster.clone(), Channel::Store, timing.rpc);
-        let servers = Mutex::new(Servers { order: shuffled(&addrs), members: Vec::new() });
+        let servers = Mutex::new(Servers { order: shuffled(&addrs), ..Servers::default() });
         let inner = Arc::new(Inner { dialer, cluster, lines, timing, seeds: addrs, servers });
         tokio::spawn(keep_up(Arc::downgrade(&inner)));
         Remote(inner)
@@ -297,9 +324,13 @@ impl Store for Remote {
         Box::pin(async move {
             let ask = WatchAsk { prefixes, from };
             let mut why = "no server is known".to_owned();
-            for addr in self.0.order() {
+            let order = self.0.servers().order_to_watch(&ask);
+            for addr in order {
                 match self.0.watch(&ask, &addr).await {
-                    Ok(stream) => return Ok(self.follow(addr, stream)),
+                    Ok(stream) => {
+                        self.0.servers().note_watch(ask.prefixes, addr.clone());
+                        return Ok(self.follow(addr, stream));
+                    }
                     Err(reason) => why = reason,
                 }
                 self.0.demote(&addr);
@@ -334,5 +365,54 @@ impl Remote {
             }
         });
         Box::new(RemoteWatch(watch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn servers(addrs: &[&str]) -> Servers {
+        Servers { order: addrs.iter().map(|addr| (*addr).to_owned()).collect(), ..Servers::default() }
+    }
+
+    fn ask(prefix: &str, from: Option<u64>) -> WatchAsk {
+        WatchAsk { prefixes: vec![prefix.into()], from: from.map(Revision) }
+    }
+
+    /// Where it is opened when every server takes it.
+    fn open(servers: &mut Servers, ask: &WatchAsk) -> String {
+        let addr = servers.order_to_watch(ask).into_iter().next().expect("a server");
+        servers.note_watch(ask.prefixes.clone(), addr.clone());
+        addr
+    }
+
+    #[test]
+    fn a_watch_that_was_given_up_is_opened_again_at_every_other_server_first() {
+        let mut servers = servers(&["a", "b", "c"]);
+        assert_eq!(open(&mut servers, &ask("x", None)), "a");
+        // Another watch in between does not send this one back.
+        assert_eq!(open(&mut servers, &ask("y", None)), "a");
+        assert_eq!(open(&mut servers, &ask("x", Some(1))), "b");
+        assert_eq!(open(&mut servers, &ask("y", Some(1))), "b");
+        assert_eq!(open(&mut servers, &ask("x", Some(1))), "c");
+        // Nor does a change of the order for all requests.
+        servers.order.rotate_left(2);
+        assert_eq!(open(&mut servers, &ask("x", Some(1))), "a");
+    }
+
+    #[test]
+    fn the_only_server_is_asked_again() {
+        let mut servers = servers(&["a"]);
+        assert_eq!(open(&mut servers, &ask("x", None)), "a");
+        assert_eq!(open(&mut servers, &ask("x", Some(1))), "a");
+    }
+
+    #[test]
+    fn only_so_many_watches_are_remembered() {
+        let mut servers = servers(&["a"]);
+        (0..=WATCHES_MAX).for_each(|n| servers.note_watch(vec![n.to_string().as_str().into()], "a".to_owned()));
+        assert_eq!(servers.watched.len(), WATCHES_MAX);
+        assert!(!servers.watched.iter().any(|(prefixes, _)| *prefixes == ask("0", None).prefixes));
     }
 }
