@@ -95,6 +95,9 @@ impl Embedded {
     /// Puts a member out of the cluster for ever; only an operator may decide that. It can come
     /// back under a new id, with an empty directory.
     ///
+    /// A voter that died must be removed so: until then it counts among the voters, and a learner
+    /// that joined in its stead is not promoted. If a learner is ready, it gets the vote at once.
+    ///
     /// # Errors
     /// It was not done, or (the text says so) perhaps not.
     pub async fn remove_member(&self, member: u64) -> Result<(), Unavailable> {

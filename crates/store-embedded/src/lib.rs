@@ -40,6 +40,15 @@
 //! Ids come from the replicated state and are never used twice; a server that lost its disk comes
 //! back as a new member. Voters number 1, 3 or 5: a second or fourth server learns until the next
 //! one joins (`members`).
+//!
+//! A dead voter keeps its vote until an operator takes it away ([`Embedded::remove_member`], or
+//! [`Remote::remove_member`] from elsewhere): nobody can tell from here whether a silent server is
+//! lost or only cut off, so nothing is automatic. Three voters of which one is dead, with one
+//! learner that joined in its stead under another name, stay like that: the learner makes four
+//! servers, and is not promoted. The cluster works, but does not survive the next failure. Removing
+//! the dead member gives the learner its vote in the same step. A server whose name or address is
+//! that of a dead voter is refused until then, and told so; a silent learner is simply replaced by
+//! its namesake, one that is alive is not.
 
 mod app;
 mod config;
