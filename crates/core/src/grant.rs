@@ -33,6 +33,11 @@ impl Validity {
     pub fn get(&self) -> Moment {
         Moment(self.0.load(Ordering::Acquire))
     }
+
+    /// True if both are of one session: they move together.
+    pub fn is_shared_with(&self, other: &Validity) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// The right to run one flow, as a node holds it.
@@ -59,8 +64,9 @@ pub struct Grant {
 pub struct Permit<'g> {
     /// The grant it was lent by.
     pub grant: &'g Grant,
-    /// When the write must have ended; none if the sink's fence decides.
-    pub until: Option<Moment>,
+    /// What the write must not outlive; none if the sink's fence decides. It is read anew at each
+    /// check, because the session may be renewed, or lost, while the write is under way.
+    pub until: Option<&'g Validity>,
 }
 
 impl Grant {
@@ -69,8 +75,8 @@ impl Grant {
         match self.on_lease_loss {
             OnLeaseLoss::RideThrough => Some(Permit { grant: self, until: None }),
             OnLeaseLoss::Stop => {
-                let until = self.validity.get();
-                (now < until).then_some(Permit { grant: self, until: Some(until) })
+                let until = &self.validity;
+                (now < until.get()).then_some(Permit { grant: self, until: Some(until) })
             }
         }
     }
@@ -94,7 +100,7 @@ mod tests {
     #[test]
     fn a_strict_grant_lends_nothing_past_its_sessions_validity() {
         let strict = grant(OnLeaseLoss::Stop);
-        assert_eq!(strict.permit(Moment(99)).unwrap().until, Some(Moment(100)));
+        assert_eq!(strict.permit(Moment(99)).unwrap().until.map(Validity::get), Some(Moment(100)));
         assert!(strict.permit(Moment(100)).is_none());
         strict.validity.set(Moment(0));
         assert!(strict.permit(Moment(1)).is_none());

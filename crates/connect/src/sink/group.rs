@@ -93,7 +93,7 @@ impl<P: Load> Group<P> {
             holder: grant.holder,
             seq,
             target,
-            until: permit.until,
+            until: permit.until.cloned(),
             load: Arc::new(load),
         };
         let (tell, told) = oneshot::channel();

@@ -1,35 +1,33 @@
 //! The stdout sink: one record per line. It keeps nothing, so it can neither fence nor resume.
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    sync::{Arc, mpsc as std_mpsc},
-    thread,
-};
+use std::{collections::BTreeMap, io::Write, sync::Arc, thread};
 
 use futures_util::future::BoxFuture;
 use tenure_core::{
     flow::{Reason, supervisor::Code},
-    grant::{Grant, Permit},
+    grant::{Grant, Permit, Validity},
     id::FlowId,
-    moment::Moment,
     token::Token,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{ClaimError, Claimed, FlowSink, Hub, Written, aside::readable};
 use crate::{record::Batch, world::World};
 
 /// The one standard output of the process. A thread of its own writes, because whoever reads the
-/// other end may be slow.
+/// other end may be slow. One batch waits for it at most; the others wait in their flows.
 pub struct StdoutHub {
-    jobs: std_mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Job>,
+    /// Whose batch the thread has in its hands.
+    inside: watch::Receiver<Option<FlowId>>,
     world: Arc<dyn World>,
 }
 
 struct Job {
+    flow: FlowId,
     batch: Batch,
-    until: Option<Moment>,
+    until: Option<Validity>,
+    /// Closed once the write was dropped: then nothing is printed.
     tell: oneshot::Sender<Written>,
 }
 
@@ -41,17 +39,24 @@ impl StdoutHub {
 
     /// Writes to anything.
     pub fn to(world: Arc<dyn World>, mut out: impl Write + Send + 'static) -> StdoutHub {
-        let (jobs, incoming) = std_mpsc::channel::<Job>();
+        let (jobs, mut incoming) = mpsc::channel::<Job>(1);
+        let (show, inside) = watch::channel(None);
         let clock = Arc::clone(&world);
         let body = move || {
-            for Job { batch, until, tell } in incoming {
-                let late = until.is_some_and(|until| clock.now() >= until);
-                drop(tell.send(if late { doubtful() } else { print(&mut out, &batch) }));
+            while let Some(Job { flow, batch, until, tell }) = incoming.blocking_recv() {
+                // Shown before it is asked whether anybody waits: a claim that does not see the
+                // flow here came before the question, and so did the drop of the write before it.
+                show.send_replace(Some(flow));
+                if !tell.is_closed() {
+                    let late = until.is_some_and(|until| clock.now() >= until.get());
+                    drop(tell.send(if late { doubtful() } else { print(&mut out, &batch) }));
+                }
+                show.send_replace(None);
             }
         };
         // Without the thread the jobs' receiver is gone, and each write says so.
         let _started = thread::Builder::new().name("tenure-stdout".to_owned()).spawn(body);
-        StdoutHub { jobs, world }
+        StdoutHub { jobs, inside, world }
     }
 
     /// A flow's door.
@@ -85,31 +90,50 @@ pub struct StdoutSink {
 }
 
 impl FlowSink for StdoutSink {
-    fn claim(&self, _grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
-        Box::pin(std::future::ready(Ok(Claimed { seq: 0, position: None })))
+    /// Waits until the thread has nothing of the flow in its hands: what was dropped before is not
+    /// printed afterwards. While nobody reads the other end, that may be for ever.
+    fn claim(&self, grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
+        let (mut inside, flow) = (self.hub.inside.clone(), grant.flow.clone());
+        Box::pin(async move {
+            // An error means that the thread has ended; then it prints nothing either.
+            drop(inside.wait_for(|whose| whose.as_ref() != Some(&flow)).await);
+            Ok(Claimed { seq: 0, position: None })
+        })
     }
 
     fn write(&self, permit: Permit<'_>, _seq: u64, batch: Batch) -> BoxFuture<'static, Written> {
-        let (tell, told) = oneshot::channel();
-        let (until, world) = (permit.until, Arc::clone(&self.hub.world));
-        let sent = self.hub.jobs.send(Job { batch, until, tell });
+        let (hub, flow, until) = (Arc::clone(&self.hub), permit.grant.flow.clone(), permit.until.cloned());
         Box::pin(async move {
-            let gone =
-                || Written::Failed(Reason::new(Code::SinkUnreachable, "the thread of standard output has ended"));
-            if sent.is_err() {
-                return gone();
-            }
-            let end = async {
-                match until {
-                    Some(until) => world.sleep(until.since(world.now())).await,
-                    None => std::future::pending().await,
+            let printed = async {
+                let (tell, told) = oneshot::channel();
+                let job = Job { flow, batch, until: until.clone(), tell };
+                match hub.jobs.send(job).await {
+                    Ok(()) => told.await.unwrap_or_else(|_| gone()),
+                    Err(_) => gone(),
                 }
             };
             tokio::select! {
-                written = told => written.unwrap_or_else(|_| gone()),
-                () = end => doubtful(),
+                biased;
+                written = printed => written,
+                () = ended(hub.world.as_ref(), until.as_ref()) => doubtful(),
             }
         })
+    }
+}
+
+fn gone() -> Written {
+    Written::Failed(Reason::new(Code::SinkUnreachable, "the thread of standard output has ended"))
+}
+
+/// Ends with the session's validity, however often that is renewed meanwhile.
+async fn ended(world: &dyn World, until: Option<&Validity>) {
+    let Some(until) = until else { return std::future::pending().await };
+    loop {
+        let (now, end) = (world.now(), until.get());
+        if now >= end {
+            return;
+        }
+        world.sleep(end.since(now)).await;
     }
 }
 
@@ -117,10 +141,10 @@ impl FlowSink for StdoutSink {
 mod tests {
     use std::{
         sync::{Mutex, mpsc},
-        time::Duration,
+        time::{Duration, Instant},
     };
 
-    use tenure_core::{flow::OnLeaseLoss, grant::Validity, token::Holder};
+    use tenure_core::{flow::OnLeaseLoss, moment::Moment, token::Holder};
 
     use super::*;
     use crate::record::{Cell, Row};
@@ -185,22 +209,85 @@ mod tests {
         assert!(page.0.lock().unwrap().is_empty());
     }
 
+    /// 100 when it begins.
+    struct Passing(Instant);
+
+    impl World for Passing {
+        fn now(&self) -> Moment {
+            Moment(100 + self.0.elapsed().as_millis() as u64)
+        }
+        fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(tokio::time::sleep(span))
+        }
+    }
+
+    fn passing() -> Arc<dyn World> {
+        Arc::new(Passing(Instant::now()))
+    }
+
+    /// Takes nothing before it is told to.
+    struct Stuck(mpsc::Receiver<()>, Page);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _told_or_over = self.0.recv();
+            self.1.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn text(text: &str) -> Batch {
+        batch([Cell::Text(text.into())])
+    }
+
     #[tokio::test]
     async fn nobody_waits_past_the_permit_for_a_reader_that_does_not_read() {
-        struct Stuck(mpsc::Receiver<()>);
-        impl Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                let _until_the_test_ends = self.0.recv();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
         let (_reader, never) = mpsc::channel();
-        let sink = Arc::new(StdoutHub::to(Arc::new(Standing), Stuck(never))).door();
+        let sink = Arc::new(StdoutHub::to(passing(), Stuck(never, Page::default()))).door();
         let g = grant(150);
-        let written = sink.write(g.permit(Moment(1)).unwrap(), 1, batch([Cell::Text("x".into())])).await;
-        assert_eq!(written, doubtful());
+        assert_eq!(sink.write(g.permit(Moment(1)).unwrap(), 1, text("x")).await, doubtful());
+    }
+
+    #[tokio::test]
+    async fn a_slow_write_lives_as_long_as_its_session_is_renewed() {
+        let (reader, reads) = mpsc::channel();
+        let sink = Arc::new(StdoutHub::to(passing(), Stuck(reads, Page::default()))).door();
+        let g = grant(150);
+        let write = tokio::spawn(sink.write(g.permit(Moment(1)).unwrap(), 1, text("x")));
+        g.validity.set(Moment(60_000));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        reader.send(()).unwrap();
+        assert_eq!(write.await.unwrap(), Written::Settled { rows: 1, rejected: 0 });
+    }
+
+    #[tokio::test]
+    async fn after_a_claim_nothing_is_printed_that_was_dropped_before() {
+        let (reader, reads) = mpsc::channel();
+        let page = Page::default();
+        let sink = Arc::new(StdoutHub::to(passing(), Stuck(reads, page.clone()))).door();
+        let g = grant(60_000);
+        let mut inside = sink.hub.inside.clone();
+        let first = tokio::spawn(sink.write(g.permit(Moment(1)).unwrap(), 1, text("first")));
+        inside.wait_for(Option::is_some).await.unwrap();
+        let second = tokio::spawn(sink.write(g.permit(Moment(1)).unwrap(), 2, text("second")));
+        while sink.hub.jobs.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for write in [first, second] {
+            write.abort();
+            assert!(write.await.unwrap_err().is_cancelled());
+        }
+        let mut claim = sink.claim(&g);
+        assert!(futures_util::poll!(&mut claim).is_pending(), "the first is being printed");
+        reader.send(()).unwrap();
+        assert_eq!(claim.await, Ok(Claimed { seq: 0, position: None }));
+        let printed = page.0.lock().unwrap().clone();
+        assert_eq!(printed, b"first\n", "the claim has seen all of it");
+        drop(reader);
+        sink.hub.jobs.reserve().await.unwrap();
+        sink.hub.inside.clone().wait_for(Option::is_none).await.unwrap();
+        assert_eq!(page.0.lock().unwrap().as_slice(), b"first\n");
     }
 }

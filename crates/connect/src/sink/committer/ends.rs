@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use tenure_core::{
     flow::{Reason, supervisor::Code},
+    grant::Validity,
     id::FlowId,
     moment::Moment,
 };
@@ -13,10 +14,8 @@ use crate::sink::Written;
 
 impl<P: Load> Committer<P> {
     pub(super) fn end_permits(&mut self, now: Moment, out: &mut Vec<Effect<P>>) {
-        let mut ended = BTreeSet::new();
-        while let Some((_, ticket)) = self.ends.pop_first_if(now) {
-            ended.insert(ticket);
-        }
+        let over = self.ends.extract_if(.., |(validity, _)| validity.get() <= now);
+        let ended: BTreeSet<Ticket> = over.flat_map(|(_, tickets)| tickets).collect();
         if ended.is_empty() {
             return;
         }
@@ -66,8 +65,13 @@ impl<P: Load> Committer<P> {
     }
 
     pub(super) fn let_go(&mut self, entry: &Entry<P>) {
-        if let Some(until) = entry.what.until {
-            self.ends.remove(&(until, entry.what.ticket));
+        if let Some(until) = &entry.what.until {
+            self.ends.retain_mut(|(validity, tickets)| {
+                if validity.is_shared_with(until) {
+                    tickets.remove(&entry.what.ticket);
+                }
+                !tickets.is_empty()
+            });
         }
         self.free(&entry.what.flow);
     }
@@ -87,14 +91,20 @@ impl<P: Load> Committer<P> {
     }
 }
 
-trait PopFirstIf {
-    fn pop_first_if(&mut self, now: Moment) -> Option<(Moment, Ticket)>;
-}
+/// What a transaction must not outlive: the sessions of its strict members. Read anew each time,
+/// because sessions are renewed, and lost, while it is under way.
+#[derive(Clone, Debug, Default)]
+pub struct Ends(Vec<Validity>);
 
-impl PopFirstIf for BTreeSet<(Moment, Ticket)> {
-    /// The first end that has come.
-    fn pop_first_if(&mut self, now: Moment) -> Option<(Moment, Ticket)> {
-        let due = self.first().is_some_and(|(moment, _)| *moment <= now);
-        if due { self.pop_first() } else { None }
+impl Ends {
+    pub(super) fn add(&mut self, validity: &Validity) {
+        if !self.0.iter().any(|known| known.is_shared_with(validity)) {
+            self.0.push(validity.clone());
+        }
+    }
+
+    /// The first end, as known now; none if no member is strict.
+    pub fn first(&self) -> Option<Moment> {
+        self.0.iter().map(Validity::get).min()
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use tenure_core::{
     flow::{Reason, supervisor::Code},
+    grant::Validity,
     id::FlowId,
     moment::Moment,
     token::{Holder, Token},
@@ -40,8 +41,8 @@ pub struct Submission<P> {
     pub seq: u64,
     /// Which table and columns.
     pub target: Target,
-    /// When a strict flow's permit ends.
-    pub until: Option<Moment>,
+    /// What a strict flow's write must not outlive.
+    pub until: Option<Validity>,
     /// The rows.
     pub load: Arc<P>,
 }

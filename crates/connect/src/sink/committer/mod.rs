@@ -34,11 +34,13 @@ use std::{
 use entry::Entry;
 use tenure_core::{
     flow::Reason,
+    grant::Validity,
     id::FlowId,
     moment::{Dice, Moment},
     token::{Holder, Token},
 };
 
+pub use ends::Ends;
 pub use hunt::{PROBES_MAX, RefusedRow};
 
 pub use entry::{Load, Member, Submission};
@@ -102,8 +104,8 @@ pub enum Work<P> {
         nonce: Nonce,
         /// In flow-id order, each flow once.
         members: Vec<Member<P>>,
-        /// When it must have ended; the writer answers [`Answer::Again`] if it gave up before.
-        until: Option<Moment>,
+        /// What it must not outlive; the writer answers [`Answer::Again`] if it gave up before.
+        until: Ends,
     },
     /// Try these rows of one flow and roll back, whatever happens. No fence row is touched.
     Probe(Member<P>),
@@ -221,8 +223,8 @@ pub struct Committer<P> {
     flows: HashMap<FlowId, Lane<P>>,
     /// Active entries that nobody waits for any more.
     withdrawn: HashSet<Ticket>,
-    /// The ends of strict permits.
-    ends: BTreeSet<(Moment, Ticket)>,
+    /// Strict submissions, by what they must not outlive. A node has one session, so this is short.
+    ends: Vec<(Validity, BTreeSet<Ticket>)>,
     down: Option<Down>,
     last_fresh: Option<Moment>,
     last_was_suspect: bool,
@@ -280,7 +282,7 @@ impl<P: Load> Committer<P> {
             later: Vec::new(),
             flows: HashMap::new(),
             withdrawn: HashSet::new(),
-            ends: BTreeSet::new(),
+            ends: Vec::new(),
             down: None,
             last_fresh: None,
             last_was_suspect: false,
@@ -304,7 +306,9 @@ impl<P: Load> Committer<P> {
     /// When to come back with [`Input::Tick`] at the latest; none while only answers are awaited.
     /// Always after `now`: what was due by the last step has been done, or waits for a writer.
     pub fn wake(&self, now: Moment) -> Option<Moment> {
-        let end = self.ends.first().map(|(moment, _)| *moment);
+        // One that ended since the last step is due at once.
+        let soon = now.after(Duration::from_millis(1));
+        let end = self.ends.iter().map(|(validity, _)| validity.get().max(soon)).min();
         let later = self.later.iter().map(|(moment, _)| *moment).filter(|moment| *moment > now).min();
         let waiting = !self.ready.is_empty() || !self.suspects.is_empty();
         let free = self.writers.contains(&None);
@@ -318,8 +322,11 @@ impl<P: Load> Committer<P> {
     }
 
     fn submit(&mut self, now: Moment, submission: Submission<P>) {
-        if let Some(until) = submission.until {
-            self.ends.insert((until, submission.ticket));
+        if let Some(until) = &submission.until {
+            match self.ends.iter_mut().find(|(known, _)| known.is_shared_with(until)) {
+                Some((_, tickets)) => drop(tickets.insert(submission.ticket)),
+                None => self.ends.push((until.clone(), BTreeSet::from([submission.ticket]))),
+            }
         }
         let entry = Entry::new(now, submission);
         match self.flows.get_mut(&entry.what.flow) {

@@ -56,6 +56,10 @@ impl Scene {
     }
 
     fn submit_to(&mut self, target: &str, flow: &str, rows: usize, until: Option<u64>) -> Vec<String> {
+        self.submit_under(until.map(|until| Validity::until(Moment(until))), target, flow, rows)
+    }
+
+    fn submit_under(&mut self, until: Option<Validity>, target: &str, flow: &str, rows: usize) -> Vec<String> {
         self.tickets.push(flow.to_owned());
         let submission = Submission {
             ticket: Ticket(self.tickets.len() as u64 - 1),
@@ -64,7 +68,7 @@ impl Scene {
             holder: HOLDER,
             seq: 5,
             target: target.into(),
-            until: until.map(Moment),
+            until,
             load: Arc::new(Rows(rows)),
         };
         self.step(Input::Submit(submission))
@@ -386,6 +390,23 @@ fn a_strict_write_is_cut_off_when_its_permit_ends() {
         ]
     );
     assert_eq!(s.answer(2, Answer::Ambiguous(lost())), ["writer 0: 3 looks at fenced"]);
+}
+
+#[test]
+fn a_strict_write_lives_as_long_as_its_session_is_renewed() {
+    let mut s = Scene::new(1);
+    let session = Validity::until(Moment(1100));
+    s.submit_under(Some(session.clone()), "t", "a", 1);
+    s.submit_under(Some(session.clone()), "t", "b", 1);
+    session.set(Moment(1200));
+    assert_eq!(s.after(100), NOTHING, "it was renewed");
+    assert_eq!(s.machine.wake(s.now), Some(Moment(1200)));
+    assert_eq!(s.done(1)[0], "a: 1 settled");
+    session.set(Moment(0));
+    assert_eq!(s.machine.wake(s.now), Some(Moment(1101)), "it was lost");
+    let doubtful = "b: failed: lease_doubtful: the session's validity ended before the sink had answered";
+    assert_eq!(s.after(1), ["writer 0: cut 2", doubtful]);
+    assert_eq!(s.machine.wake(s.now), None);
 }
 
 #[test]

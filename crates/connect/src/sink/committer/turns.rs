@@ -4,6 +4,7 @@ use tenure_core::moment::Moment;
 
 use super::{
     Answer, BYTES_MAX, BatchId, Committer, Effect, FLOWS_MAX, Group, LINGER, Load, Nonce, Open, ROWS_MAX, Stage, Work,
+    ends::Ends,
     entry::{Entry, Round},
 };
 
@@ -80,7 +81,8 @@ impl<P: Load> Committer<P> {
         let nonce = Nonce(self.dice.roll());
         entries.iter_mut().for_each(|entry| entry.sent_under(nonce));
         let members = entries.iter().map(Entry::whole).collect();
-        let until = entries.iter().filter_map(|entry| entry.what.until).min();
+        let mut until = Ends::default();
+        entries.iter().filter_map(|entry| entry.what.until.as_ref()).for_each(|validity| until.add(validity));
         self.open(round, entries, Stage::Committing(nonce), Work::Commit { nonce, members, until }, out);
     }
 

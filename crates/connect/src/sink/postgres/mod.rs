@@ -224,7 +224,7 @@ impl FlowSink for PostgresSink {
 
     fn write(&self, permit: Permit<'_>, seq: u64, batch: Batch) -> BoxFuture<'static, Written> {
         let layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (hub, grant, until) = (Arc::clone(&self.hub), permit.grant.clone(), permit.until);
+        let (hub, grant, until) = (Arc::clone(&self.hub), permit.grant.clone(), permit.until.cloned());
         Box::pin(async move {
             let Some(layout) = layout else {
                 return Written::Failed(hub.shared.refusal("a write without a claim"));
@@ -233,7 +233,9 @@ impl FlowSink for PostgresSink {
                 Ok(rows) => rows,
                 Err(detail) => return Written::Failed(hub.shared.refusal(detail)),
             };
-            hub.group.write(Permit { grant: &grant, until }, seq, Arc::clone(&layout.target), rows).await
+            hub.group
+                .write(Permit { grant: &grant, until: until.as_ref() }, seq, Arc::clone(&layout.target), rows)
+                .await
         })
     }
 }

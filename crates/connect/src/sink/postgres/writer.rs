@@ -10,7 +10,6 @@ use futures_util::{SinkExt, future::join};
 use tenure_core::{
     flow::{Reason, supervisor::Code},
     id::FlowId,
-    moment::Moment,
 };
 use tokio::sync::mpsc;
 use tokio_postgres::CopyInSink;
@@ -25,7 +24,7 @@ use crate::{
     record::Rejected,
     sink::{
         aside::{ASIDE_KEPT, refused_row},
-        committer::{Answer, BatchId, Member, Nonce, Refusal, Target, Ticket, Work},
+        committer::{Answer, BatchId, Ends, Member, Nonce, Refusal, Target, Ticket, Work},
         group::{Answers, Order},
     },
 };
@@ -145,7 +144,7 @@ async fn work_on(shared: &Shared, session: &mut Session, work: Work<Rows>) -> An
     match work {
         Work::Look(flows) => look(shared, session, &flows).await,
         Work::Commit { nonce, members, until } => {
-            let done = commit(shared, session, nonce, &members, until).await;
+            let done = commit(shared, session, nonce, &members, &until).await;
             let locked = matches!(&done, Err(broken) if broken.committing && is_locked(&broken.error));
             match finish(shared, session, done).await {
                 Answer::Again { reason, .. } if locked => held(shared, session, &members, reason).await,
@@ -174,11 +173,11 @@ async fn commit(
     session: &mut Session,
     nonce: Nonce,
     members: &[Member<Rows>],
-    until: Option<Moment>,
+    until: &Ends,
 ) -> Result<Ended, Broken> {
     send_data(session, members).await?;
     keep_aside(session, members).await.map_err(Broken::before)?;
-    let now = shared.world.now();
+    let (now, until) = (shared.world.now(), until.first());
     if until.is_some_and(|until| now >= until) {
         return Ok(Ended::Late);
     }

@@ -147,10 +147,10 @@ impl FlowSink for SqliteSink {
 
     fn write(&self, permit: Permit<'_>, seq: u64, batch: Batch) -> BoxFuture<'static, Written> {
         let (hub, table) = (Arc::clone(&self.hub), Arc::clone(&self.table));
-        let (grant, until) = (permit.grant.clone(), permit.until);
+        let (grant, until) = (permit.grant.clone(), permit.until.cloned());
         Box::pin(async move {
             let load = Rows { batch, table: Arc::clone(&table) };
-            hub.group.write(Permit { grant: &grant, until }, seq, Arc::clone(&table.target), load).await
+            hub.group.write(Permit { grant: &grant, until: until.as_ref() }, seq, Arc::clone(&table.target), load).await
         })
     }
 }

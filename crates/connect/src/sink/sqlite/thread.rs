@@ -17,7 +17,6 @@ use tenure_core::{
     flow::{Reason, supervisor::Code},
     grant::Grant,
     id::FlowId,
-    moment::Moment,
 };
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -31,7 +30,7 @@ use super::{
 use crate::{
     sink::{
         ClaimError, Claimed,
-        committer::{Answer, Member, Nonce, Target, Work},
+        committer::{Answer, Ends, Member, Nonce, Target, Work},
         group::{Answers, Order},
     },
     world::World,
@@ -120,7 +119,7 @@ impl Keeper {
 
     fn work(&mut self, work: Work<Rows>) -> Answer {
         let done = match work {
-            Work::Commit { nonce, members, until } => self.commit(nonce, &members, until),
+            Work::Commit { nonce, members, until } => self.commit(nonce, &members, &until),
             Work::Look(flows) => self.look(&flows),
             // Never asked for: a refused row ends its own statement only, see `insert`.
             Work::Probe(_) => Ok(Answer::Done { aside: Vec::new() }),
@@ -148,7 +147,7 @@ impl Keeper {
     }
 
     fn claim_all(&mut self, claims: &[Claim]) -> Result<Vec<Result<Claimed, ClaimError>>, Trouble> {
-        self.begin(None)?;
+        self.begin(&Ends::default())?;
         let done = self.claim_within(claims);
         let results = self.end(done)?;
         // Only what was committed is known to be there.
@@ -176,7 +175,7 @@ impl Keeper {
 
     // ---- batches ----
 
-    fn commit(&mut self, nonce: Nonce, members: &[Member<Rows>], until: Option<Moment>) -> Result<Answer, Trouble> {
+    fn commit(&mut self, nonce: Nonce, members: &[Member<Rows>], until: &Ends) -> Result<Answer, Trouble> {
         self.begin(until)?;
         let answer = self.commit_within(nonce, members);
         match answer {
@@ -242,7 +241,7 @@ impl Keeper {
     // ---- transactions ----
 
     /// Gets the file's write lock, however long others hold it.
-    fn begin(&mut self, until: Option<Moment>) -> Result<(), Trouble> {
+    fn begin(&mut self, until: &Ends) -> Result<(), Trouble> {
         let since = self.world.now();
         let mut told = false;
         loop {
@@ -278,8 +277,8 @@ impl Keeper {
         }
     }
 
-    fn past(&self, until: Option<Moment>) -> bool {
-        until.is_some_and(|until| self.world.now() >= until)
+    fn past(&self, until: &Ends) -> bool {
+        until.first().is_some_and(|until| self.world.now() >= until)
     }
 
     fn opened(&self) -> rusqlite::Result<&Connection> {
