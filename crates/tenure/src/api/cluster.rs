@@ -18,7 +18,7 @@ use super::{
 pub(super) async fn read(State(app): State<Shared>) -> Json<ClusterView> {
     let cluster = app.door.cluster().await;
     let sight = app.door.sight();
-    Json(ClusterView::of(cluster, sight.coordinator(), app.door.me()))
+    Json(ClusterView::of(cluster, sight.as_ref(), app.door.me()))
 }
 
 /// Removes a server that is gone for good, so that it no longer counts for the quorum.

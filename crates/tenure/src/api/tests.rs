@@ -423,6 +423,31 @@ async fn what_is_not_there_is_a_problem_too() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_misses_voters_says_which_and_how_many_more_it_can_spare() {
+    let (door, router) = bench();
+    door.scene().coordinator = NodeName::new("n1").ok();
+    door.scene().voters = ["n1", "n2"].map(str::to_owned).to_vec();
+    let (_, cluster) = call(&router, "GET", "/v1/cluster", "").await;
+    assert_eq!((cluster["health"].as_str(), &cluster["complaints"]), (Some("ok"), &Value::Array(vec![])));
+    for (voters, complaint) in [
+        (&["n1", "n2", "n3"][..], "voter n3 is gone; 0 more may be lost before writes stop"),
+        (&["n1", "n2", "n3", "n4"], "voters n3, n4 are gone; 0 more may be lost before writes stop"),
+    ] {
+        door.scene().voters = voters.iter().map(|&voter| voter.to_owned()).collect();
+        let (_, cluster) = call(&router, "GET", "/v1/cluster", "").await;
+        assert_eq!(
+            (cluster["health"].as_str(), cluster["complaints"][0].as_str()),
+            (Some("degraded"), Some(complaint))
+        );
+    }
+    door.add_node("n3");
+    door.add_node("n4");
+    door.scene().voters = ["n1", "n2", "n3", "n4", "n5"].map(str::to_owned).to_vec();
+    let (_, cluster) = call(&router, "GET", "/v1/cluster", "").await;
+    assert_eq!(cluster["complaints"][0], "voter n5 is gone; 1 more may be lost before writes stop");
+}
+
+#[tokio::test]
 async fn only_a_server_that_is_gone_can_be_removed() {
     let (door, router) = bench();
     door.scene().voters = ["n1", "n2", "n3"].map(str::to_owned).to_vec();

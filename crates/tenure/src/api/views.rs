@@ -1,7 +1,7 @@
 //! The words of the API. They are its own: what the machines call things may change, these not.
 //! The command line reads the same types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tenure_core::{
@@ -565,7 +565,8 @@ impl NodeView {
 }
 
 impl ClusterView {
-    pub(super) fn of(cluster: Cluster, coordinator: Option<&NodeName>, me: &NodeName) -> ClusterView {
+    pub(super) fn of(cluster: Cluster, sight: &dyn Sight, me: &NodeName) -> ClusterView {
+        let coordinator = sight.coordinator();
         let mut complaints = Vec::new();
         if !cluster.quorum {
             complaints.push("no quorum: nothing can be changed until more servers are back".to_owned());
@@ -573,6 +574,7 @@ impl ClusterView {
         if coordinator.is_none() {
             complaints.push("no coordinator: flows of lost nodes are not placed until one is elected".to_owned());
         }
+        complaints.extend(cluster.raft.as_ref().and_then(|raft| gone_voters(raft, cluster.quorum, sight)));
         let health = match (cluster.quorum, complaints.is_empty()) {
             (false, _) => "no_quorum",
             (true, false) => "degraded",
@@ -597,6 +599,21 @@ impl ClusterView {
             answered_by: me.to_string(),
         }
     }
+}
+
+/// Says which voters have no live session, and how many more the quorum can spare.
+fn gone_voters(raft: &super::door::Raft, quorum: bool, sight: &dyn Sight) -> Option<String> {
+    let live: BTreeSet<&str> = sight.nodes().map(|(name, _, _)| name.as_str()).collect();
+    let gone: Vec<&str> = raft.voters.iter().map(String::as_str).filter(|voter| !live.contains(voter)).collect();
+    let said = match gone.as_slice() {
+        [] => return None,
+        [one] => format!("voter {one} is gone"),
+        several => format!("voters {} are gone", several.join(", ")),
+    };
+    let voters = raft.voters.len();
+    let spare = (voters - gone.len()).saturating_sub(voters / 2 + 1);
+    // Without a quorum, writes have stopped already.
+    Some(if quorum { format!("{said}; {spare} more may be lost before writes stop") } else { said })
 }
 
 impl ApplyView {
