@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     client::Client,
-    failure::{Failure, error},
+    failure::{Failure, Failures, error},
     show::{self, Format},
 };
 use crate::{
@@ -75,19 +75,15 @@ impl Apply {
         }
         let mut done = Done { dry_run: self.dry_run, ..Done::default() };
         let sent = self.send(client, &all.found, &mut done).await;
-        if sent.is_ok() && self.prune && done.view.failed == 0 {
-            self.remove(client, &all.found, &mut done).await?;
-        }
+        let whole = sent.is_ok() && done.view.failed == 0;
+        let removed = if whole && self.prune { self.remove(client, &all.found, &mut done).await } else { Ok(()) };
+        // What was done is told, whatever came after it.
         tell(client.format, &done)?;
-        sent?;
-        match done.view.failed {
-            0 => Ok(()),
-            _ if self.prune => {
-                error("nothing was removed, because not everything was applied");
-                Err(Failure::Said)
-            }
-            _ => Err(Failure::Said),
+        if self.prune && !whole {
+            error("nothing was removed, because not everything was applied");
         }
+        sent.and(removed)?;
+        if whole { Ok(()) } else { Err(Failure::Said(1)) }
     }
 
     async fn send(&self, client: &Client, found: &[Found], done: &mut Done) -> Result<(), Failure> {
@@ -115,6 +111,7 @@ impl Apply {
         client.request(Method::POST, &["v1", "flows"], &query).header(CONTENT_TYPE, "application/x-ndjson").body(body)
     }
 
+    /// Removes what is not named, all of it, even if some of it cannot be.
     async fn remove(&self, client: &Client, found: &[Found], done: &mut Done) -> Result<(), Failure> {
         let kept: BTreeSet<&str> = found.iter().map(|f| f.spec.id.as_str()).collect();
         let (_, flows) = client.flows(&[]).await?;
@@ -126,15 +123,20 @@ impl Apply {
         let bar = bar(surplus.len(), "removed");
         let removals = surplus.into_iter().map(|id| async move {
             let gone: Result<ReachedView, Failure> = client.delete(&["v1", "flows", &id]).await;
-            gone.map(|_| id)
+            (id, gone)
         });
         let mut removals = stream::iter(removals).buffer_unordered(REMOVALS);
-        while let Some(removed) = removals.next().await {
-            done.removed.push(removed?);
+        let mut failures = Failures::default();
+        while let Some((id, gone)) = removals.next().await {
             bar.inc(1);
+            match gone {
+                // Somebody else removed it meanwhile, which is what was wanted.
+                Ok(_) | Err(Failure::NotFound(_)) => done.removed.push(id),
+                Err(failure) => failures.note(&id, failure)?,
+            }
         }
         bar.finish_and_clear();
-        Ok(())
+        failures.end()
     }
 }
 

@@ -24,8 +24,8 @@ pub(super) enum Failure {
     Documents(Vec<Mistake>),
     /// Nobody reads the output any more (0).
     Unread,
-    /// All has been said already (1).
-    Said,
+    /// All has been said already; with the code that it ends with.
+    Said(u8),
 }
 
 impl Failure {
@@ -35,9 +35,14 @@ impl Failure {
 
     /// Says what went wrong, and answers with the exit code.
     pub(super) fn report(self) -> ExitCode {
+        ExitCode::from(self.say())
+    }
+
+    /// Says what went wrong; the exit code is the caller's to give.
+    fn say(self) -> u8 {
         let code = self.code();
         match self {
-            Failure::Unread | Failure::Said => (),
+            Failure::Unread | Failure::Said(_) => (),
             Failure::Documents(mistakes) => documents(&mistakes),
             Failure::Failed(m)
             | Failure::Usage(m)
@@ -45,18 +50,58 @@ impl Failure {
             | Failure::Conflict(m)
             | Failure::Unavailable(m) => error(&m),
         }
-        ExitCode::from(code)
+        code
+    }
+
+    fn about(self, what: &str) -> Failure {
+        let said = |message: String| format!("{what}: {message}");
+        match self {
+            Failure::Failed(m) => Failure::Failed(said(m)),
+            Failure::Usage(m) => Failure::Usage(said(m)),
+            Failure::NotFound(m) => Failure::NotFound(said(m)),
+            Failure::Conflict(m) => Failure::Conflict(said(m)),
+            Failure::Unavailable(m) => Failure::Unavailable(said(m)),
+            whole @ (Failure::Documents(_) | Failure::Unread | Failure::Said(_)) => whole,
+        }
     }
 
     fn code(&self) -> u8 {
         match self {
             Failure::Unread => 0,
-            Failure::Failed(_) | Failure::Documents(_) | Failure::Said => 1,
+            Failure::Failed(_) | Failure::Documents(_) => 1,
             Failure::Usage(_) => 2,
             Failure::NotFound(_) => 3,
             Failure::Conflict(_) => 4,
             Failure::Unavailable(_) => 5,
+            Failure::Said(code) => *code,
         }
+    }
+}
+
+/// The failures of a command that goes on after one: each is said at once, the worst is kept.
+#[derive(Default)]
+pub(super) struct Failures(Option<u8>);
+
+impl Failures {
+    /// Says it of what it befell, and goes on.
+    ///
+    /// # Errors
+    /// If nobody reads the output any more, there is nothing to go on for.
+    pub(super) fn note(&mut self, what: &str, failure: Failure) -> Result<(), Failure> {
+        if let Failure::Unread = failure {
+            return Err(failure);
+        }
+        // The codes rise with what they mean: not found, a conflict, no cluster.
+        self.0 = self.0.max(Some(failure.about(what).say()));
+        Ok(())
+    }
+
+    /// How the command ends.
+    ///
+    /// # Errors
+    /// If something failed.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        self.0.map_or(Ok(()), |code| Err(Failure::Said(code)))
     }
 }
 
@@ -101,8 +146,39 @@ impl From<Problem> for Failure {
         match (problem.status, problem.code.as_str()) {
             (404, _) => Failure::NotFound(message),
             (409 | 412, _) => Failure::Conflict(message),
+            (_, "bad_name" | "bad_query") => Failure::Usage(message),
             (503, _) | (_, "outcome_unknown") => Failure::Unavailable(message),
             _ => Failure::Failed(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn a_command_over_several_things_ends_with_the_worst_code() {
+        let mut failures = Failures::default();
+        for failure in [Failure::Conflict("b".into()), Failure::NotFound("a".into()), Failure::failed("c")] {
+            failures.note("x", failure).unwrap();
+        }
+        assert_eq!(failures.end().unwrap_err().code(), 4);
+        assert!(Failures::default().end().is_ok());
+        assert!(Failures::default().note("x", Failure::Unread).is_err());
+    }
+
+    #[test]
+    fn a_name_or_query_that_breaks_its_rule_was_asked_in_the_wrong_way() {
+        for (status, name, code) in [
+            (StatusCode::BAD_REQUEST, "bad_name", 2),
+            (StatusCode::BAD_REQUEST, "bad_query", 2),
+            (StatusCode::BAD_REQUEST, "not_utf8", 1),
+            (StatusCode::NOT_FOUND, "flow_not_found", 3),
+        ] {
+            assert_eq!(Failure::from(Problem::new(status, name, "")).code(), code, "{name}");
         }
     }
 }

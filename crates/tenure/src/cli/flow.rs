@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     client::Client,
-    failure::Failure,
+    failure::{Failure, Failures},
     show::{self, Format},
 };
 use crate::api::views::{FlowLine, FlowView, PastView, RatesView, ReachedView, StateView};
@@ -112,19 +112,30 @@ impl Flow {
 }
 
 impl Ids {
-    /// One after another: the first that fails ends the command, and those before it are told.
+    /// One after another, all of them: each is told, whatever became of those before it.
     async fn each(&self, client: &Client, verb: &str, options: Option<Value>) -> Result<(), Failure> {
+        let mut failures = Failures::default();
         for id in &self.ids {
-            let reached: ReachedView = match verb {
-                "rm" => client.delete(&["v1", "flows", id]).await?,
-                _ => client.post(&["v1", "flows", id, verb], options.as_ref()).await?,
-            };
-            match client.format {
-                Format::Table => show::line(told(verb, &reached))?,
-                Format::Json | Format::Ndjson => show::json(Format::Ndjson, &reached)?,
+            match ask(client, verb, id, options.as_ref()).await {
+                Ok(reached) => say(client.format, verb, &reached)?,
+                Err(failure) => failures.note(id, failure)?,
             }
         }
-        Ok(())
+        failures.end()
+    }
+}
+
+async fn ask(client: &Client, verb: &str, id: &str, options: Option<&Value>) -> Result<ReachedView, Failure> {
+    match verb {
+        "rm" => client.delete(&["v1", "flows", id]).await,
+        _ => client.post(&["v1", "flows", id, verb], options).await,
+    }
+}
+
+fn say(format: Format, verb: &str, reached: &ReachedView) -> Result<(), Failure> {
+    match format {
+        Format::Table => show::line(told(verb, reached)),
+        Format::Json | Format::Ndjson => show::json(Format::Ndjson, reached),
     }
 }
 
@@ -305,7 +316,15 @@ fn advice(code: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{
+        future::IntoFuture,
+        sync::{Arc, Mutex},
+    };
+
+    use axum::{http::StatusCode, response::IntoResponse};
+
+    use super::{super::Ask, *};
+    use crate::api::problem::Problem;
 
     fn view(value: Value) -> FlowView {
         let mut flow = json!({
@@ -340,5 +359,31 @@ mod tests {
             ),
             "{said}"
         );
+    }
+
+    #[tokio::test]
+    async fn one_flow_that_fails_keeps_no_other_from_its_turn() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        let answer = move |uri: axum::http::Uri| {
+            let id = uri.path().trim_start_matches("/v1/flows/").to_owned();
+            seen.lock().unwrap().push(id.clone());
+            async move {
+                match id.as_str() {
+                    "a" => Problem::new(StatusCode::CONFLICT, "not_now", "busy").into_response(),
+                    "b" => Problem::new(StatusCode::NOT_FOUND, "flow_not_found", "gone").into_response(),
+                    _ => axum::Json(json!({ "id": id, "state": "forgotten", "revision": 3 })).into_response(),
+                }
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap().to_string();
+        tokio::spawn(axum::serve(listener, axum::Router::new().fallback(answer)).into_future());
+
+        let client = Client::new(&Ask { server, output: Format::Table }).unwrap();
+        let ids = Ids { ids: ["a", "b", "c"].map(str::to_owned).to_vec() };
+        let ended = ids.each(&client, "rm", None).await;
+        assert!(matches!(ended, Err(Failure::Said(4))), "{ended:?}");
+        assert_eq!(*asked.lock().unwrap(), ["a", "b", "c"]);
     }
 }
