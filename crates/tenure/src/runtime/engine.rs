@@ -1,10 +1,10 @@
 //! Which store a node uses, and what it can say of itself.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io::ErrorKind, sync::Arc, time::Duration};
 
 use tenure_core::id::NodeName;
 use tenure_store::{Store, memory::Memory};
-use tenure_store_embedded::{AppInbox, AppSender, Embedded, Remote, Status, Timing};
+use tenure_store_embedded::{AppInbox, AppSender, Embedded, Remote, StartError, Status, Timing};
 use tracing::{info, warn};
 
 use super::{newsline::NewsSender, up::Fault};
@@ -182,6 +182,9 @@ async fn serve(config: &Config) -> Result<(Engine, Option<AppInbox>), Fault> {
     };
     match Embedded::start(settings).await {
         Ok(server) => Ok((Engine::Embedded(Arc::new(server)), Some(inbox))),
+        Err(StartError::Io { at, source }) if source.kind() == ErrorKind::AddrInUse => {
+            Err(Fault(format!("the peer address {at} is in use by another process; choose another with --peer")))
+        }
         Err(error) => Err(Fault(error.to_string())),
     }
 }
