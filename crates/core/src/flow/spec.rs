@@ -13,6 +13,8 @@ use crate::id::FlowId;
 pub const DOCUMENT_MAX: usize = 256 * 1024;
 /// The longest record a codec accepts unless the flow says otherwise.
 pub const LINE_MAX_DEFAULT: u32 = 1024 * 1024;
+/// The shortest `supervision.freshness`: holders look once a second or so.
+pub const FRESHNESS_MIN: Duration = Duration::from_secs(1);
 /// The heaviest a flow may be.
 pub const WEIGHT_MAX: i64 = 1_000_000;
 
@@ -326,7 +328,7 @@ fn is_one(weight: &i64) -> bool {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Supervision {
-    /// Without a record for this long the flow's reason is `quiet`; such as `30s`.
+    /// Without a record for this long the flow's reason is `quiet`; such as `30s`, at least `1s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<Span>,
     /// What the holder does when its session is doubtful. Default: `ride_through` where the sink
@@ -447,6 +449,7 @@ impl Document {
         self.check_codec(&mut wrong);
         self.check_sink(&mut wrong);
         self.check_placement(&mut wrong);
+        self.check_freshness(&mut wrong);
         let promise = promise(&self);
         let on_lease_loss = match (self.supervision.on_lease_loss, promise.fencing) {
             (Some(OnLeaseLoss::RideThrough), Fencing::LeaseOnly) => {
@@ -550,6 +553,15 @@ impl Document {
                     "is not a type name such as bigint, double precision or numeric(10,2)",
                 );
             }
+        }
+    }
+
+    fn check_freshness(&self, wrong: &mut Complaints) {
+        if let Some(freshness) = self.supervision.freshness
+            && freshness.0 < FRESHNESS_MIN
+        {
+            let message = format!("{freshness} is too short to be judged; it must be at least {}", Span(FRESHNESS_MIN));
+            wrong.add("supervision.freshness", message);
         }
     }
 
@@ -681,7 +693,7 @@ mod tests {
         let bad = document(
             r#"{"id": "a", "source": {"tcp": {"address": "nowhere", "hello": "{chanel}"}, "exec": {"name": "../x"}},
                 "codec": {"ndjson": {"position": "seq"}}, "sink": {"stdout": {}},
-                "placement": {"weight": -1, "spread": "customer"}, "supervision": {"on_lease_loss": "ride_through"}}"#,
+                "placement": {"weight": -1, "spread": "customer"}, "supervision": {"on_lease_loss": "ride_through", "freshness": "999ms"}}"#,
         );
         let paths: Vec<String> = bad.check().unwrap_err().into_iter().map(|p| p.path).collect();
         assert_eq!(
@@ -694,6 +706,7 @@ mod tests {
                 "codec.ndjson.position",
                 "placement.weight",
                 "placement.spread",
+                "supervision.freshness",
                 "supervision.on_lease_loss"
             ]
         );

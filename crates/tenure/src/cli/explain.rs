@@ -7,7 +7,7 @@ use tenure_core::{
     flow::{
         Fencing, OnLeaseLoss, Promise, Replay, Spec,
         promise::promise,
-        spec::{Codec, Order, Sink, placeholders},
+        spec::{Codec, Order, Sink},
     },
     session::Timing,
 };
@@ -58,7 +58,7 @@ fn explain(spec: &Spec) -> Explained {
     let promise = promise(spec.document());
     let strict = spec.on_lease_loss();
     let because = vec![
-        ("data", format!("{}\nbecause {}", promise.replay, replay_because(spec))),
+        ("data", format!("{}\nbecause {}", promise.replay, replay_because(spec, promise))),
         ("stale holder", format!("{}\nbecause {}", promise.fencing, fencing_because(spec))),
         ("readers", readers(promise.one_reader).to_owned()),
         ("doubt", doubt(strict, spec, promise)),
@@ -128,11 +128,21 @@ fn pointer(spec: &Spec) -> Option<&str> {
     }
 }
 
-fn replay_because(spec: &Spec) -> String {
+fn replay_because(spec: &Spec, promise: Promise) -> String {
     match (pointer(spec), &spec.sink) {
         (_, Sink::Stdout(_)) => {
             "the stdout sink keeps no position, so a new holder cannot know where the last one was".to_owned()
         }
+        (Some(at), _) if promise.replay == Replay::Depends => format!(
+            "each record carries its position at {at:?}, but {} does not use {{position}}; {}",
+            ask(spec),
+            match order(spec) {
+                Order::Increasing =>
+                    "positions rise, so what the feed sends again is dropped: what it sends is stored exactly once",
+                Order::Opaque =>
+                    "positions are opaque, so what the feed sends again is stored again: what it sends is stored at least once",
+            }
+        ),
         (Some(at), _) => format!(
             "each record carries its position at {at:?}, and the {} sink stores it in the data's own transaction",
             sink(spec)
@@ -194,9 +204,8 @@ fn gaps(on: OnLeaseLoss) -> String {
 
 fn notes(spec: &Spec, promise: Promise) -> Vec<String> {
     let mut notes = Vec::new();
-    if promise.replay == Replay::Resumes && !asks_for_position(spec) {
-        notes.push("the hello does not use {position}: the feed is not told where to go on. If it begins anew by itself, what it sends \
-             again is stored again (see `order: increasing`), and what it leaves out is missing".to_owned());
+    if promise.replay == Replay::Depends {
+        notes.push(format!("if the feed can go on from a position, put {{position}} into {}", ask(spec)));
     }
     if promise.replay == Replay::Resumes && order(spec) == Order::Opaque {
         notes.push("positions are opaque: if the feed sends the record at {position} again, it is stored again; give `position: { at: .., order: increasing }` if positions rise".to_owned());
@@ -231,15 +240,9 @@ fn order(spec: &Spec) -> Order {
     }
 }
 
-fn asks_for_position(spec: &Spec) -> bool {
-    let source = &spec.source;
-    let texts = [
-        source.tcp.as_ref().and_then(|t| t.hello.as_deref()),
-        source.websocket.as_ref().and_then(|w| w.hello.as_deref()),
-        source.websocket.as_ref().map(|w| w.url.as_str()),
-        source.exec.as_ref().and_then(|e| e.hello.as_deref()),
-    ];
-    texts.into_iter().flatten().any(|text| placeholders(text).any(|name| name == "position"))
+/// Where the position can be put.
+fn ask(spec: &Spec) -> &'static str {
+    if spec.source.websocket.is_some() { "the url or the hello" } else { "the hello" }
 }
 
 #[cfg(test)]
@@ -267,6 +270,19 @@ mod tests {
         assert!(plain(&text).contains("frozen inside a transaction stalls it for everybody"), "{text}");
         assert!(text.contains("ride_through (by default)"), "{text}");
         assert!(!plain(&text).contains("does not use {position}"), "{text}");
+    }
+
+    #[test]
+    fn a_feed_that_is_not_told_its_position_is_not_promised_exactly_once() {
+        let opaque = plain(&said(SQLITE, SEQ, "{ websocket: { url: \"ws://h/\" } }"));
+        assert!(opaque.contains("it depends on the feed") && opaque.contains("stored at least once"), "{opaque}");
+        assert!(opaque.contains("put {position} into the url or the hello"), "{opaque}");
+        let rising = "{ ndjson: { position: { at: /seq, order: increasing } } }";
+        let rising = plain(&said(SQLITE, rising, "{ exec: { name: x } }"));
+        assert!(
+            rising.contains("it depends on the feed") && rising.contains("what it sends is stored exactly once"),
+            "{rising}"
+        );
     }
 
     #[test]
