@@ -141,8 +141,11 @@ impl Shell {
             }
             Effect::Resign(office) => {
                 let post = self.post.clone();
-                self.commit(vec![plans::resign(&office)], move |_| {
-                    post.send_replace(Post::Retired);
+                self.commit(vec![plans::resign(&office)], move |committed| {
+                    // Else the machine asks again until the office is not ours any more.
+                    if let Committed::Done(_) | Committed::Refused(_) = committed {
+                        post.send_replace(Post::Retired);
+                    }
                     None
                 });
             }
