@@ -140,6 +140,7 @@ async fn ended(world: &dyn World, until: Option<&Validity>) {
 #[cfg(test)]
 mod tests {
     use std::{
+        sync::atomic::{AtomicBool, Ordering},
         sync::{Mutex, mpsc},
         time::{Duration, Instant},
     };
@@ -226,10 +227,11 @@ mod tests {
     }
 
     /// Takes nothing before it is told to.
-    struct Stuck(mpsc::Receiver<()>, Page);
+    struct Stuck(mpsc::Receiver<()>, Page, Arc<AtomicBool>);
 
     impl Write for Stuck {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.2.store(true, Ordering::Release);
             let _told_or_over = self.0.recv();
             self.1.write(bytes)
         }
@@ -245,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_past_the_permit_for_a_reader_that_does_not_read() {
         let (_reader, never) = mpsc::channel();
-        let sink = Arc::new(StdoutHub::to(passing(), Stuck(never, Page::default()))).door();
+        let sink = Arc::new(StdoutHub::to(passing(), Stuck(never, Page::default(), Arc::default()))).door();
         let g = grant(150);
         assert_eq!(sink.write(g.permit(Moment(1)).unwrap(), 1, text("x")).await, doubtful());
     }
@@ -253,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_write_lives_as_long_as_its_session_is_renewed() {
         let (reader, reads) = mpsc::channel();
-        let sink = Arc::new(StdoutHub::to(passing(), Stuck(reads, Page::default()))).door();
+        let sink = Arc::new(StdoutHub::to(passing(), Stuck(reads, Page::default(), Arc::default()))).door();
         let g = grant(150);
         let write = tokio::spawn(sink.write(g.permit(Moment(1)).unwrap(), 1, text("x")));
         g.validity.set(Moment(60_000));
@@ -265,12 +267,14 @@ mod tests {
     #[tokio::test]
     async fn after_a_claim_nothing_is_printed_that_was_dropped_before() {
         let (reader, reads) = mpsc::channel();
-        let page = Page::default();
-        let sink = Arc::new(StdoutHub::to(passing(), Stuck(reads, page.clone()))).door();
+        let (page, printing) = (Page::default(), Arc::new(AtomicBool::new(false)));
+        let sink = Arc::new(StdoutHub::to(passing(), Stuck(reads, page.clone(), Arc::clone(&printing)))).door();
         let g = grant(60_000);
-        let mut inside = sink.hub.inside.clone();
         let first = tokio::spawn(sink.write(g.permit(Moment(1)).unwrap(), 1, text("first")));
-        inside.wait_for(Option::is_some).await.unwrap();
+        // In the writer's hands: before that, a dropped write would print nothing at all.
+        while !printing.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
         let second = tokio::spawn(sink.write(g.permit(Moment(1)).unwrap(), 2, text("second")));
         while sink.hub.jobs.capacity() > 0 {
             tokio::task::yield_now().await;
