@@ -29,6 +29,27 @@ pub struct Flow {
     /// True once it was asked to be forgotten; the record goes when it has terminated.
     #[serde(default)]
     pub forget: bool,
+    /// The stop that is asked for need not wait for a sink that does not answer: a person has
+    /// decided so. Cleared when it is to run again.
+    #[serde(default)]
+    pub force: bool,
+    /// What it was before its place or its strictness was changed, oldest first, at most
+    /// [`FORMER_MAX`]: a holder that has not heard of the change may still act by one of these.
+    /// They are forgotten once it has stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Former>,
+}
+
+/// How many earlier forms of a flow are remembered until it has stopped once.
+pub const FORMER_MAX: usize = 8;
+
+/// What a flow was.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Former {
+    /// Its document then.
+    pub document: Document,
+    /// Its [`Flow::origin`] then.
+    pub origin: u64,
 }
 
 /// Should the flow run?
@@ -237,6 +258,19 @@ pub struct Cluster {
     pub id: String,
     /// See [`Token::lineage`].
     pub lineage: u64,
+}
+
+impl Flow {
+    /// A flow that was just applied.
+    pub fn new(document: Document) -> Flow {
+        let (desired, former) = (Desired::Run, Vec::new());
+        Flow { document, desired, origin: 0, restarts: 0, wish: None, forget: false, force: false, former }
+    }
+
+    /// Every document that a holder may be acting by, the present one first.
+    pub fn documents(&self) -> impl Iterator<Item = &Document> {
+        std::iter::once(&self.document).chain(self.former.iter().map(|former| &former.document))
+    }
 }
 
 impl Assignment {

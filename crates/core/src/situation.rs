@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use crate::{
     flow::{
-        OnLeaseLoss,
-        promise::{Fencing, promise},
+        Document,
+        promise::{Fencing, promise, stops_on_lease_loss},
     },
     id::{FlowId, NodeName, SessionId},
     picture::{Picture, Stored},
@@ -69,9 +69,15 @@ pub enum Situation {
     /// A live node has it and must be told to stop.
     ToStop,
     /// A live node was told to stop and has not confirmed it.
-    Halting,
+    Halting {
+        /// The stop is asked for in other words than it was told.
+        stale: bool,
+    },
     /// A live node is raising its fence.
-    Closing,
+    Closing {
+        /// The stop is asked for in other words than it was told.
+        stale: bool,
+    },
     /// Nobody has it any more, and its fence has still to be raised.
     ToClose {
         /// The life of a node that must be over for that; none if its holder has let it go.
@@ -115,18 +121,27 @@ impl<'p> Records<'p> {
     }
 
     /// True if the flow stops itself when its session is doubtful, and promises to have no second
-    /// reader: then nobody else may have it while its holder's session lives. What the document
-    /// says, or its connectors' default.
+    /// reader: then nobody else may have it while its holder's session lives. A holder that has not
+    /// heard of the document's last change keeps the promise of the former one.
     pub fn stops_on_lease_loss(&self) -> bool {
-        let document = &self.flow.value.document;
-        let chosen = document.supervision.on_lease_loss.unwrap_or_else(|| promise(document).on_lease_loss);
-        chosen == OnLeaseLoss::Stop
+        self.flow.value.documents().any(stops_on_lease_loss)
     }
 
-    /// True if the sink refuses whoever comes after the fence was raised. Then nothing less proves a
-    /// stop; without it, the end of the holder's session has to be enough.
+    /// True if each sink that a holder may be writing to refuses whoever comes after the fence was
+    /// raised: then its session need not be over before somebody else has the flow.
     pub fn can_be_fenced(&self) -> bool {
-        promise(&self.flow.value.document).fencing == Fencing::Enforced
+        self.flow.value.documents().all(has_fence)
+    }
+
+    /// True if there is a fence to be raised. Then nothing less proves a stop; without any, the end of
+    /// the holder's session has to be enough.
+    fn has_a_fence(&self) -> bool {
+        self.flow.value.documents().any(has_fence)
+    }
+
+    /// True if what was asked has changed since its holder was told.
+    fn is_stale(&self) -> bool {
+        self.assignment.is_some_and(|assignment| self.flow.modified > assignment.value.generation)
     }
 
     /// True if nothing of that owner, nor of any before it, can enter the sink any more.
@@ -138,7 +153,7 @@ impl<'p> Records<'p> {
         let Some(assignment) = self.assignment.map(|a| a.value.as_ref()) else {
             return Situation::Homeless { why: Why::New, after: None };
         };
-        let stale = self.flow.modified > assignment.generation;
+        let stale = self.is_stale();
         if !assignment.is_out() {
             // What was let go before the flow's latest change starts as if it were new.
             let why = if stale { Why::New } else { Why::Released };
@@ -155,8 +170,8 @@ impl<'p> Records<'p> {
                 let to_live = picture.is_live(to, *to_session);
                 Situation::Moving { from: node, to: to.clone(), to_live, why: why.clone() }
             }
-            (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::Closing,
-            (Phase::Stopping | Phase::Released, Purpose::Run | Purpose::Close) => Situation::Halting,
+            (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::Closing { stale: false },
+            (Phase::Stopping | Phase::Released, Purpose::Run | Purpose::Close) => Situation::Halting { stale: false },
         }
     }
 
@@ -169,7 +184,7 @@ impl<'p> Records<'p> {
             return Situation::ToJudge { outcome, after: None };
         };
         if !assignment.is_out() {
-            return if self.can_be_fenced() && !self.is_fenced_off(assignment) {
+            return if self.has_a_fence() && !self.is_fenced_off(assignment) {
                 Situation::ToClose { after: None }
             } else {
                 Situation::ToJudge { outcome, after: None }
@@ -177,7 +192,7 @@ impl<'p> Records<'p> {
         }
         if !picture.is_live(&assignment.node, assignment.session) {
             let after = Some((assignment.node.clone(), assignment.session));
-            return if self.can_be_fenced() {
+            return if self.has_a_fence() {
                 Situation::ToClose { after }
             } else {
                 Situation::ToJudge { outcome, after }
@@ -185,8 +200,14 @@ impl<'p> Records<'p> {
         }
         match (&assignment.phase, assignment.purpose) {
             (Phase::Held | Phase::Leaving { .. }, Purpose::Run) => Situation::ToStop,
-            (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::Closing,
-            (Phase::Stopping | Phase::Released, Purpose::Run | Purpose::Close) => Situation::Halting,
+            (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::Closing { stale: self.is_stale() },
+            (Phase::Stopping | Phase::Released, Purpose::Run | Purpose::Close) => {
+                Situation::Halting { stale: self.is_stale() }
+            }
         }
     }
+}
+
+fn has_fence(document: &Document) -> bool {
+    promise(document).fencing == Fencing::Enforced
 }

@@ -86,7 +86,7 @@ impl Case<'_> {
     /// True if its holder may be passed over: only the sink's fence makes that safe, and not even
     /// that if there must be no second reader. Who only raises the fence reads nothing.
     fn may_override(&self) -> bool {
-        let reads = self.situation != Situation::Closing;
+        let reads = !matches!(self.situation, Situation::Closing { .. });
         self.overdue && self.records.can_be_fenced() && !(reads && self.records.stops_on_lease_loss())
     }
 }
@@ -123,14 +123,17 @@ impl<'a> Desk<'a> {
             }
             Situation::Moving { to_live: true, .. } if case.may_override() => self.give_over_its_head(records),
             Situation::ToStop => self.stop(records),
-            Situation::Halting | Situation::Closing if case.may_override() => self.close_over_its_head(records),
+            Situation::Halting { .. } | Situation::Closing { .. } if case.may_override() => {
+                self.close_over_its_head(records)
+            }
+            Situation::Halting { stale: true } | Situation::Closing { stale: true } => self.update(records),
             Situation::ToClose { after } => self.close(records, None, after.clone()),
             Situation::ToJudge { outcome, after } => Some(self.judge(records, *outcome, after.clone())),
             Situation::ToForget => Some(write(records, Deed::Forget, Vec::new(), Change::Forget)),
             Situation::Running { .. }
             | Situation::Moving { .. }
-            | Situation::Halting
-            | Situation::Closing
+            | Situation::Halting { .. }
+            | Situation::Closing { .. }
             | Situation::Stopped => None,
         }
     }

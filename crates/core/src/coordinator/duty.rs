@@ -375,15 +375,15 @@ impl Patience {
 
 /// True if a holder has been asked for something that only it can do.
 fn is_wait(situation: &Situation) -> bool {
-    matches!(situation, Situation::Moving { .. } | Situation::Halting | Situation::Closing)
+    matches!(situation, Situation::Moving { .. } | Situation::Halting { .. } | Situation::Closing { .. })
 }
 
 /// How long a holder in that situation is waited for.
 fn span(situation: &Situation, settings: &Settings) -> Option<Duration> {
     match situation {
         Situation::Moving { .. } => Some(settings.drain_patience),
-        Situation::Halting => Some(settings.stop_patience),
-        Situation::Closing => Some(settings.close_patience),
+        Situation::Halting { .. } => Some(settings.stop_patience),
+        Situation::Closing { .. } => Some(settings.close_patience),
         Situation::Homeless { .. }
         | Situation::Running { .. }
         | Situation::ToStop

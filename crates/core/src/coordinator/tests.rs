@@ -65,7 +65,7 @@ fn flow(id: &str, desired: Desired, at: Revision) -> Fact {
         "sink": {"sqlite": {"path": "feeds.db", "table": "feeds"}},
     });
     let document = serde_json::from_value(document).unwrap();
-    let flow = Flow { document, desired, origin: 0, restarts: 0, wish: None, forget: false };
+    let flow = Flow { desired, ..Flow::new(document) };
     Fact::Flow(FlowId::new(id).unwrap(), Some(Stored::fresh(Arc::new(flow), at)))
 }
 

@@ -77,6 +77,12 @@ pub fn promise(document: &Document) -> Promise {
     Promise { replay, fencing, one_reader, on_lease_loss }
 }
 
+/// True if the flow stops when its node's session is doubtful: what its document says, or what its
+/// connectors make the default.
+pub fn stops_on_lease_loss(document: &Document) -> bool {
+    document.supervision.on_lease_loss.unwrap_or_else(|| promise(document).on_lease_loss) == OnLeaseLoss::Stop
+}
+
 /// True if the source is told where to go on.
 fn is_told_position(source: &Source) -> bool {
     let texts = [

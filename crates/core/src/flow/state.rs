@@ -214,7 +214,7 @@ mod tests {
             r#"{"id": "a", "source": {"tcp": {"address": "h:1"}}, "codec": {"lines": {}}, "sink": {"stdout": {}}}"#,
         )
         .unwrap();
-        Flow { document, desired, origin: 0, restarts: 0, wish: None, forget: false }
+        Flow { desired, ..Flow::new(document) }
     }
 
     fn held() -> Assignment {

@@ -65,6 +65,8 @@ pub enum Code {
     ExecNotListed,
     /// The pipeline panicked; it was contained.
     Panicked,
+    /// The pipeline blocked its thread and could not be ended; it was left behind.
+    Stuck,
     /// No record for longer than `supervision.freshness`; the connection is open.
     Quiet,
     /// Records were kept aside lately; the flow goes on.
@@ -97,6 +99,7 @@ impl Code {
             Code::SecretMissing => "secret_missing",
             Code::ExecNotListed => "exec_not_listed",
             Code::Panicked => "panicked",
+            Code::Stuck => "stuck",
             Code::Quiet => "quiet",
             Code::BadRecords => "bad_records",
             Code::Paced => "paced",

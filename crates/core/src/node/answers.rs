@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ANSWER_MAX, Answer, Closed, Effect, Local, NodeMachine, RETRY_AFTER, RETRY_MAX, Stage, want::Want};
+use super::{
+    ANSWER_MAX, Answer, Closed, Effect, Local, NodeMachine, RETRY_AFTER, RETRY_MAX, STUCK_AFTER_STRICT, Stage,
+    want::Want,
+};
 use crate::{
     flow::{
         Exit, Reason,
@@ -129,6 +132,7 @@ impl NodeMachine {
                     local.stage = Stage::Idle;
                     self.look(now, &flow);
                 }
+                Stage::Halting { by, .. } if by.after(STUCK_AFTER_STRICT) <= now => self.is_stuck(now, &flow),
                 Stage::Closing { token, .. } if overdue => {
                     let token = *token;
                     self.fence_closed(now, flow, token, Closed::Failed(no_answer()));
@@ -172,6 +176,11 @@ impl NodeMachine {
             Closed::Higher(stored) => {
                 local.reason = Some(fenced(stored, token));
                 local.stage = Stage::Resting { at, parked: None };
+            }
+            // Somebody has decided not to wait for the sink.
+            Closed::Failed(_) if order.flow.force => {
+                (local.closed, local.retries) = (Some((token, at)), 0);
+                local.stage = Stage::Idle;
             }
             Closed::Failed(reason) => {
                 local.reason = Some(reason);

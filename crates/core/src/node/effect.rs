@@ -33,7 +33,10 @@ pub enum Effect {
         /// Abort it then.
         by: Moment,
     },
-    /// Raise the fence to this token and run nothing.
+    /// End the process at once: this flow's pipeline blocks its thread, and no other node may read
+    /// the flow while it does.
+    Abort(FlowId),
+    /// Raise the fence to this token and run nothing, in every sink that a holder may be writing to.
     CloseFence(FlowId, Token, Arc<Order>),
     /// Give the flow to the node its order names, in one commit that stands on the order's revision.
     HandOver(FlowId, Arc<Order>, Revision),
@@ -77,6 +80,7 @@ impl fmt::Display for Effect {
             Effect::Halt { flow, token, flush, by } => {
                 write!(f, "halt {flow} {token} {} by {by}", if *flush { "flush" } else { "drop" })
             }
+            Effect::Abort(flow) => write!(f, "abort: {flow} does not end"),
             Effect::CloseFence(flow, token, _) => write!(f, "close the fence of {flow} at {token}"),
             Effect::HandOver(flow, order, at) => match &order.assignment.phase {
                 Phase::Leaving { to, .. } => write!(f, "hand {flow} over to {to}, standing on {at}"),

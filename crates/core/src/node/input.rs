@@ -76,6 +76,17 @@ pub enum Closed {
     Failed(Reason),
 }
 
+impl Closed {
+    /// The same, where all that matters is that our tokens are refused from now on.
+    #[must_use]
+    pub fn or_above(self) -> Closed {
+        match self {
+            Closed::Done | Closed::Higher(_) => Closed::Done,
+            Closed::Failed(reason) => Closed::Failed(reason),
+        }
+    }
+}
+
 /// How a commit about one flow ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {

@@ -54,6 +54,11 @@ use crate::{
 
 /// How long a pipeline may take to settle what it has read before it is dropped.
 pub const FLUSH_MAX: Duration = Duration::from_secs(5);
+/// How long after it was aborted a pipeline may still be there before it is given up for stuck: an
+/// abort waits for the pipeline to await something, and one that blocks its thread never does.
+pub const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// The same for a strict flow whose session is not live: somebody else may read it soon.
+pub const STUCK_AFTER_STRICT: Duration = Duration::from_millis(250);
 /// How often an orphan looks at its fence.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long an orphan goes on reading while its sink does not answer.
@@ -96,7 +101,7 @@ pub struct NodeMachine {
     inbox: Inbox,
     flows: BTreeMap<FlowId, Local>,
     pacer: Pacer,
-    /// When flows in [`Stage::Backoff`] are due. An entry that its flow has outlived is harmless.
+    /// When flows are due that wait, or are waited for. An entry that its flow has outlived is harmless.
     agenda: BTreeSet<(Moment, FlowId)>,
     look_at: Moment,
     out: Vec<Effect>,

@@ -3,7 +3,7 @@
 use std::{mem::discriminant, sync::Arc};
 
 use super::{
-    ANSWER_MAX, Effect, FLUSH_MAX, Local, NodeMachine, Stage,
+    ANSWER_MAX, Effect, FLUSH_MAX, Local, NodeMachine, STUCK_AFTER, STUCK_AFTER_STRICT, Stage,
     want::{Want, asks_anew, is_strict, same_content},
 };
 use crate::{
@@ -186,10 +186,42 @@ impl NodeMachine {
             | Stage::Committing { .. }
             | Stage::Resting { .. } => return,
         };
-        let at_once = !flush || (is_strict(&order) && self.standing != Standing::Live);
-        let by = now.after(if at_once { self.setup.timing.stop_budget } else { FLUSH_MAX }).min(latest);
+        let is_urgent = self.is_urgent(&order);
+        let span = if !flush || is_urgent { self.setup.timing.stop_budget } else { FLUSH_MAX };
+        let by = now.after(span).min(latest);
+        self.agenda.insert((by.after(STUCK_AFTER_STRICT), flow.clone()));
         local.stage = Stage::Halting { token, flush, by, order };
         self.out.push(Effect::Halt { flow: flow.clone(), token, flush, by });
+    }
+
+    /// True if nobody of this node may be reading the flow soon.
+    fn is_urgent(&self, order: &Order) -> bool {
+        self.standing != Standing::Live && is_strict(order)
+    }
+
+    /// The pipeline was aborted and is still there. A sink that fences it off refuses whatever it may
+    /// still write, so the flow goes on without it. Nothing but the end of the process stops the
+    /// reading of a strict flow.
+    pub(super) fn is_stuck(&mut self, now: Moment, flow: &FlowId) {
+        let Some(Local { stage: Stage::Halting { token, order, by, .. }, .. }) = self.flows.get(flow) else { return };
+        let (token, order, by) = (*token, Arc::clone(order), *by);
+        let given_up = by.after(STUCK_AFTER);
+        if self.is_urgent(&order) {
+            self.out.push(Effect::Abort(flow.clone()));
+        } else if now < given_up {
+            self.agenda.insert((given_up, flow.clone()));
+        } else if is_strict(&order) {
+            self.agenda.insert((now.after(STUCK_AFTER), flow.clone()));
+        } else if let Some(local) = self.flows.get_mut(flow)
+            && local.end(token).is_some()
+        {
+            local.last_error = Some(Reason::new(
+                Code::Stuck,
+                "the pipeline blocks its thread and did not end; it is left behind, and its sink refuses what it writes",
+            ));
+            self.out.push(Effect::News(flow.clone()));
+            self.look(now, flow);
+        }
     }
 
     /// A strict flow that was given time to settle while the session was live has the stop budget
@@ -197,7 +229,7 @@ impl NodeMachine {
     fn hurry(&mut self, now: Moment, flow: &FlowId, local: &mut Local) {
         let Stage::Halting { flush, by, order, .. } = &local.stage else { return };
         let budget = now.after(self.setup.timing.stop_budget);
-        if self.standing != Standing::Live && *by > budget && is_strict(order) {
+        if *by > budget && self.is_urgent(order) {
             let flush = *flush;
             self.halt(now, flow, local, flush);
         }

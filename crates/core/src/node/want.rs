@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Leaving, NodeMachine};
 use crate::{
-    flow::{Document, OnLeaseLoss, promise::promise},
+    flow::{Document, promise::stops_on_lease_loss},
     id::{FlowId, Revision},
     record::{Order, Outcome, Phase, Purpose},
 };
@@ -67,7 +67,5 @@ pub(super) fn asks_anew(then: &Order, now: &Order) -> bool {
 
 /// True if the flow stops when its node's session is doubtful.
 pub(super) fn is_strict(order: &Order) -> bool {
-    let document = &order.flow.document;
-    let chosen = document.supervision.on_lease_loss.unwrap_or_else(|| promise(document).on_lease_loss);
-    chosen == OnLeaseLoss::Stop
+    stops_on_lease_loss(&order.flow.document)
 }

@@ -180,8 +180,8 @@ impl<'p> Builder<'p> {
                 self.rooms.get(&at).map(|room| Place::MovingTo(*room))
             }
             Situation::ToStop
-            | Situation::Halting
-            | Situation::Closing
+            | Situation::Halting { .. }
+            | Situation::Closing { .. }
             | Situation::ToClose { .. }
             | Situation::ToJudge { .. }
             | Situation::ToForget

@@ -101,6 +101,7 @@ impl Desk {
             ["move", flow, "to", to] => self.change(flow, |order| order.assignment.phase = leaving_to(to)),
             ["keep", flow] => self.change(flow, |order| order.assignment.phase = Phase::Held),
             ["suspend", flow] => self.stop(flow, Desired::Suspended),
+            ["force", flow] => self.change(flow, |order| order.flow.force = true),
             ["terminate", flow] => self.stop(flow, Desired::Terminated),
             ["resume", flow] => self.resume(flow),
             ["update", flows] => each(flows).for_each(|flow| self.change(&flow, update)),
@@ -164,6 +165,7 @@ impl Desk {
             | Effect::Validity(_)
             | Effect::Start(..)
             | Effect::Halt { .. }
+            | Effect::Abort(_)
             | Effect::CloseFence(..)
             | Effect::HandOver(..)
             | Effect::Release(..)
@@ -190,6 +192,7 @@ impl Desk {
             Effect::ReopenInbox
             | Effect::Validity(_)
             | Effect::Halt { .. }
+            | Effect::Abort(_)
             | Effect::Look(_)
             | Effect::MarkLeaving(_)
             | Effect::CloseSession(_)
@@ -223,6 +226,7 @@ impl Desk {
             | Effect::Renew(_)
             | Effect::ReopenInbox
             | Effect::Validity(_)
+            | Effect::Abort(_)
             | Effect::Look(_)
             | Effect::MarkLeaving(_)
             | Effect::CloseSession(_)
@@ -470,7 +474,7 @@ fn record(flow: &str, strict: bool) -> Flow {
         r#"{{"id": "{flow}", "source": {{"tcp": {{"address": "h:1"}}}}, "codec": {{"lines": {{}}}}, "sink": {sink}}}"#
     );
     let document: Document = serde_json::from_str(&text).unwrap();
-    Flow { document, desired: Desired::Run, origin: 0, restarts: 0, wish: None, forget: false }
+    Flow::new(document)
 }
 
 fn update(order: &mut Order) {

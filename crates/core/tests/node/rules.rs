@@ -7,6 +7,7 @@ use tenure_core::{
     flow::promise::promise,
     id::{FlowId, SessionId},
     moment::Moment,
+    node::STUCK_AFTER,
     record::Order,
     session::Timing,
     token::Token,
@@ -42,6 +43,9 @@ impl Rules {
         let live = self.session.is_some_and(|(_, until)| now < until);
         self.not_live_since = if live { None } else { self.not_live_since.or(Some(now)) };
         self.lost_since = if self.session.is_some() { None } else { self.lost_since.or(Some(now)) };
+        // Given up for stuck: its sink keeps it out, and nothing waits for it any more.
+        let stuck = |p: &Pipeline| p.halt_by.is_some_and(|by| by.after(STUCK_AFTER) <= now);
+        self.pipelines.retain(|_, pipeline| is_strict(&pipeline.order) || !stuck(pipeline));
     }
 
     /// invariant: live_starts. A flow starts only while the session is live, and only by an order
@@ -79,6 +83,20 @@ impl Rules {
     /// invariant: clean_lives. A session is opened, or ended, only when nothing runs.
     pub(crate) fn begins_or_ends(&self) {
         assert!(self.pipelines.is_empty(), "these still run: {:?}", self.pipelines);
+    }
+
+    /// invariant: no_needless_end. A process ends itself only for a strict flow that did not end in
+    /// time while the session is not live.
+    pub(crate) fn aborts(&self, now: Moment, flow: &FlowId) {
+        let pipeline = self.pipelines.get(flow).unwrap_or_else(|| panic!("{flow} does not run"));
+        assert!(is_strict(&pipeline.order), "{flow} is kept out by its sink");
+        assert!(self.not_live_since.is_some(), "the session is live");
+        assert!(pipeline.halt_by.is_some_and(|by| by < now), "{flow} still has time: {pipeline:?}");
+    }
+
+    /// The process has gone, and with it all that ran.
+    pub(crate) fn starts_over(&mut self) {
+        *self = Rules { used: std::mem::take(&mut self.used), ..Rules::default() };
     }
 
     /// After a step.

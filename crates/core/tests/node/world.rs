@@ -91,11 +91,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> World {
-        let name = NodeName::new("n1").unwrap();
-        let setup = Setup { name, timing: Timing::default(), starts_per_second: 50, dice: Dice::from_seed(3) };
         World {
             now: Moment(0),
-            machine: NodeMachine::new(setup),
+            machine: new_machine(),
             rules: Rules::default(),
             revision: 1,
             session: None,
@@ -174,6 +172,9 @@ impl World {
         let effects = self.machine.step(self.now, input);
         assert!(!self.rules.has_left || effects.is_empty(), "after the end: {effects:?}");
         for effect in effects {
+            if let Effect::Abort(flow) = effect {
+                return self.abort(&flow); // Nobody is left to do the rest.
+            }
             self.perform(effect);
         }
         self.rules.hold();
@@ -208,7 +209,20 @@ impl World {
                 self.session = None;
             }
             Effect::Validity(until) => self.rules.session = self.rules.session.map(|(id, _)| (id, until)),
-            Effect::MarkLeaving(_) | Effect::News(_) => (),
+            Effect::Abort(_) | Effect::MarkLeaving(_) | Effect::News(_) => (),
+        }
+    }
+
+    /// The process ends, and a new one begins.
+    fn abort(&mut self, flow: &FlowId) {
+        self.rules.aborts(self.now, flow);
+        self.rules.starts_over();
+        (self.session, self.machine) = (None, new_machine());
+        self.news.clear();
+        self.questions.clear();
+        self.break_watch();
+        if self.leaving {
+            self.tell(Input::Leave { alone: true });
         }
     }
 
@@ -562,6 +576,12 @@ impl World {
     }
 }
 
+fn new_machine() -> NodeMachine {
+    let name = NodeName::new("n1").unwrap();
+    let setup = Setup { name, timing: Timing::default(), starts_per_second: 50, dice: Dice::from_seed(3) };
+    NodeMachine::new(setup)
+}
+
 fn flow_id(nr: u8) -> FlowId {
     FlowId::new(&format!("f{nr}")).unwrap()
 }
@@ -572,7 +592,7 @@ fn record(flow: &FlowId, strict: bool) -> Flow {
         r#"{{"id": "{flow}", "source": {{"tcp": {{"address": "h:1"}}}}, "codec": {{"lines": {{}}}}, "sink": {sink}}}"#
     );
     let document: Document = serde_json::from_str(&text).unwrap();
-    Flow { document, desired: Desired::Run, origin: 0, restarts: 0, wish: None, forget: false }
+    Flow::new(document)
 }
 
 fn leaving() -> Phase {

@@ -18,7 +18,7 @@ use tenure_core::{
     moment::Moment,
     picture::{Fact, Incumbent, Picture, Stored},
     placement::{Policy, preview},
-    record::{Assignment, Cluster, Cordon, Desired, Flow, Node, Outcome, Phase, Purpose, Verdict, Why},
+    record::{Assignment, Cluster, Cordon, Desired, Flow, Former, Node, Outcome, Phase, Purpose, Verdict, Why},
     token::{Holder, Token},
 };
 
@@ -93,6 +93,14 @@ impl World {
             ["resume", names] => self.want(names, |flow| flow.desired = Desired::Run),
             ["terminate", names] => self.want(names, |flow| flow.desired = Desired::Terminated),
             ["restart", names] => self.want(names, |flow| flow.restarts += 1),
+            ["force", names] => self.want(names, |flow| flow.force = true),
+            ["changes-sink", name, options @ ..] => {
+                let next = document(&FlowId::new(name).unwrap(), options).document;
+                self.want(name, |flow| {
+                    let (document, origin) = (std::mem::replace(&mut flow.document, next.clone()), flow.origin);
+                    flow.former.push(Former { document, origin });
+                })
+            }
             ["forget", names] => self.want(names, |flow| {
                 flow.desired = Desired::Terminated;
                 flow.forget = true;
@@ -654,14 +662,7 @@ fn document(id: &FlowId, options: &[&str]) -> Flow {
             Some((label, value)) => json["placement"]["require"][label] = value.into(),
         }
     }
-    Flow {
-        document: serde_json::from_value(json).unwrap(),
-        desired: Desired::Run,
-        origin: 0,
-        restarts: 0,
-        wish: None,
-        forget: false,
-    }
+    Flow::new(serde_json::from_value(json).unwrap())
 }
 
 /// What the stories rely on.

@@ -102,11 +102,17 @@ pub trait Sight {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// Desired: suspended. A terminated flow is refused.
-    Suspend,
+    Suspend {
+        /// Do not insist on a sink that does not answer.
+        force: bool,
+    },
     /// Desired: run.
     Resume,
     /// Desired: terminated.
-    Terminate,
+    Terminate {
+        /// Do not insist on a sink that does not answer.
+        force: bool,
+    },
     /// Start anew under the next attempt; a flow that does not want to run is refused.
     Restart {
         /// Forget the position: the feed is read from its start.
@@ -118,7 +124,10 @@ pub enum Change {
         to: NodeName,
     },
     /// Desired: terminated, and the record goes when it has.
-    Forget,
+    Forget {
+        /// Do not insist on a sink that does not answer.
+        force: bool,
+    },
 }
 
 /// What became of one applied flow.

@@ -119,17 +119,10 @@ impl FakeDoor {
         let now = self.bump();
         let effect = if known.is_some() { Effect::Updated } else { Effect::Created };
         let document = spec.document().clone();
-        let flow = known.map_or(
-            Flow {
-                document: document.clone(),
-                desired: Desired::Run,
-                origin: 0,
-                restarts: 0,
-                wish: None,
-                forget: false,
-            },
-            |(flow, _)| Flow { document, ..flow },
-        );
+        let flow = match known {
+            Some((flow, _)) => Flow { document, ..flow },
+            None => Flow::new(document),
+        };
         self.scene().flows.insert(spec.id.clone(), (flow, now));
         Ok((effect, now))
     }
@@ -147,17 +140,18 @@ impl FakeDoor {
         let (flow, at) = scene.flows.get_mut(id).unwrap();
         *at = now;
         match change {
-            Change::Suspend => flow.desired = Desired::Suspended,
+            Change::Suspend { .. } => flow.desired = Desired::Suspended,
             Change::Resume => flow.desired = Desired::Run,
-            Change::Terminate | Change::Forget => flow.desired = Desired::Terminated,
+            Change::Terminate { .. } | Change::Forget { .. } => flow.desired = Desired::Terminated,
             Change::Restart { .. } => flow.restarts += 1,
             Change::Move { to } => flow.wish = Some(to.clone()),
         }
-        flow.forget = *change == Change::Forget;
+        let forget = matches!(change, Change::Forget { .. });
+        flow.forget = forget;
         let outcome = flow.desired.outcome().filter(|_| stops);
         if let Some(outcome) = outcome {
             scene.verdicts.insert(id.clone(), Verdict { outcome, generation: now, token: Token::first(1, 1) });
-            if *change == Change::Forget {
+            if forget {
                 scene.flows.remove(id);
             }
         }

@@ -17,16 +17,27 @@ use tenure_core::{
     record::Outcome,
 };
 use tokio::time::{Instant, timeout_at};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App, Shared,
     door::{Change, Sight},
     flows::not_found,
     problem::{Problem, ProblemView},
-    request::{self, flow_id},
+    request::{self, Params, flow_id},
     views::{Known, ReachedView},
 };
+
+/// Options of a stop.
+#[derive(Deserialize, Default, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StopOptions {
+    /// Do not insist on raising the fence in a sink that does not answer. What a node that is cut off
+    /// still holds may then enter that sink after the answer.
+    #[serde(default)]
+    force: bool,
+}
 
 /// Options of a restart.
 #[derive(Deserialize, Default, ToSchema)]
@@ -47,36 +58,44 @@ pub(super) struct MoveOptions {
 
 /// Pauses a flow; answers when nothing of it enters the sink any more.
 #[utoipa::path(post, path = "/v1/flows/{id}/suspend", tag = "flows", operation_id = "suspend_flow", params(("id" = String, Path)),
+    request_body = StopOptions,
     responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 504, body = ProblemView)))]
 pub(super) async fn suspend(
     State(app): State<Shared>,
     Path(id): Path<String>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Json<ReachedView>, Problem> {
-    stop(&app, &id, &headers, Change::Suspend, Outcome::Suspended, "suspended").await
+    let StopOptions { force } = request::options(body).await?;
+    stop(&app, &id, &headers, Change::Suspend { force }, Outcome::Suspended, "suspended").await
 }
 
 /// Ends a flow; answers when nothing of it enters the sink any more. Its record stays.
 #[utoipa::path(post, path = "/v1/flows/{id}/terminate", tag = "flows", operation_id = "terminate_flow", params(("id" = String, Path)),
+    request_body = StopOptions,
     responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 504, body = ProblemView)))]
 pub(super) async fn terminate(
     State(app): State<Shared>,
     Path(id): Path<String>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Json<ReachedView>, Problem> {
-    stop(&app, &id, &headers, Change::Terminate, Outcome::Terminated, "terminated").await
+    let StopOptions { force } = request::options(body).await?;
+    stop(&app, &id, &headers, Change::Terminate { force }, Outcome::Terminated, "terminated").await
 }
 
 /// Ends a flow and forgets it; answers when it is gone.
-#[utoipa::path(delete, path = "/v1/flows/{id}", tag = "flows", operation_id = "delete_flow", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/v1/flows/{id}", tag = "flows", operation_id = "delete_flow",
+    params(("id" = String, Path), StopOptions),
     responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 504, body = ProblemView)))]
 pub(super) async fn delete(
     State(app): State<Shared>,
     Path(id): Path<String>,
+    Params(StopOptions { force }): Params<StopOptions>,
     headers: HeaderMap,
 ) -> Result<Json<ReachedView>, Problem> {
     let id = flow_id(&id)?;
-    let revision = app.door.change(id.clone(), Change::Forget, request::if_match(&headers)?).await?;
+    let revision = app.door.change(id.clone(), Change::Forget { force }, request::if_match(&headers)?).await?;
     // Applied anew while it was being forgotten: the old one is gone all the same.
     let gone = |sight: &dyn Sight| {
         // A picture from before the commit still shows the flow as it was.
@@ -210,6 +229,9 @@ impl App {
         let detail = format!("flow {id} has not stopped within {} s; {then}", waited.as_secs_f32());
         Problem::new(StatusCode::GATEWAY_TIMEOUT, "stop_pending", detail)
             .changed("what is wanted was changed, and the work goes on")
-            .hint(format!("`tenure flow why {id}` shows how far it is; repeating the call waits on"))
+            .hint(format!(
+                "`tenure flow why {id}` shows how far it is; repeating the call waits on. If its sink is gone for good, \
+                 ask with `--force` (`force: true`): then the stop does not insist on the sink's fence"
+            ))
     }
 }

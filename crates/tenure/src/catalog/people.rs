@@ -2,24 +2,38 @@
 //! what shall be there; committing it, guarded, is the caller's.
 
 use tenure_core::{
-    flow::{Document, spec::Sink},
+    flow::{Document, promise::stops_on_lease_loss, spec::Sink, state::answers},
     id::{FlowId, NodeName, Revision},
-    record::{Cordon, Desired, Flow},
+    record::{Cordon, Desired, FORMER_MAX, Flow, Former, Verdict},
 };
 use tenure_store::{Guard, Txn};
 
 use super::{encode, keys, store_revision};
 use crate::api::door::{Change, Effect, Refusal};
 
+/// A flow record as it was seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// What it says.
+    pub flow: &'a Flow,
+    /// Nothing of the flow enters any sink: it is to be stopped, and a verdict says that it has.
+    pub at_rest: bool,
+}
+
+impl<'a> Seen<'a> {
+    /// A flow record of that revision, and the verdict on the flow.
+    pub fn new(flow: &'a Flow, at: Revision, verdict: Option<&Verdict>) -> Seen<'a> {
+        Seen { flow, at_rest: flow.desired.outcome().is_some_and(|outcome| answers(verdict, outcome, at)) }
+    }
+}
+
 /// What applying a document to what is there would write; none if it is the same already.
 ///
 /// `now` is a revision of the picture: it only rises, so it serves as the origin of a flow that
 /// is to forget its position.
-pub fn applied(there: Option<&Flow>, document: &Document, now: Revision) -> Result<Option<(Effect, Flow)>, Refusal> {
-    let Some(there) = there else {
-        let document = document.clone();
-        let flow = Flow { document, desired: Desired::Run, origin: 0, restarts: 0, wish: None, forget: false };
-        return Ok(Some((Effect::Created, flow)));
+pub fn applied(seen: Option<Seen<'_>>, document: &Document, now: Revision) -> Result<Option<(Effect, Flow)>, Refusal> {
+    let Some(Seen { flow: there, at_rest }) = seen else {
+        return Ok(Some((Effect::Created, Flow::new(document.clone()))));
     };
     if there.forget {
         return Err(Refusal::NotNow(format!("{} is being removed; apply it again when it is gone", document.id)));
@@ -29,7 +43,30 @@ pub fn applied(there: Option<&Flow>, document: &Document, now: Revision) -> Resu
     }
     // Another place starts without a position; the old place's means nothing there.
     let origin = if same_place(&there.document.sink, &document.sink) { there.origin } else { fresh_origin(there, now) };
-    Ok(Some((Effect::Updated, Flow { document: document.clone(), origin, wish: None, ..there.clone() })))
+    let former = if at_rest { Vec::new() } else { former(there, document)? };
+    Ok(Some((Effect::Updated, Flow { document: document.clone(), origin, former, wish: None, ..there.clone() })))
+}
+
+/// What a holder may still be acting by, once the document is `next`.
+fn former(there: &Flow, next: &Document) -> Result<Vec<Former>, Refusal> {
+    let mut former = there.former.clone();
+    former.retain(|f| !acts_alike(&f.document, &there.document));
+    former.push(Former { document: there.document.clone(), origin: there.origin });
+    former.retain(|f| !acts_alike(&f.document, next));
+    if former.len() > FORMER_MAX {
+        return Err(Refusal::NotNow(format!(
+            "the sink of {} was changed {FORMER_MAX} times since it last stopped, and each has to be fenced off when it \
+             stops; suspend and resume it first",
+            next.id
+        )));
+    }
+    Ok(former)
+}
+
+/// True if a holder that goes by the one document can do nothing that one which goes by the other
+/// could not, as far as a stop is concerned.
+fn acts_alike(a: &Document, b: &Document) -> bool {
+    same_place(&a.sink, &b.sink) && stops_on_lease_loss(a) == stops_on_lease_loss(b)
 }
 
 fn same_place(a: &Sink, b: &Sink) -> bool {
@@ -46,19 +83,23 @@ fn fresh_origin(there: &Flow, now: Revision) -> u64 {
 }
 
 /// What a change of what is wanted would write; none if it is so already.
-pub fn changed(id: &FlowId, there: &Flow, change: &Change, now: Revision) -> Result<Option<Flow>, Refusal> {
+pub fn changed(id: &FlowId, seen: Seen<'_>, change: &Change, now: Revision) -> Result<Option<Flow>, Refusal> {
+    let there = seen.flow;
     let not_now = |why: &str| Err(Refusal::NotNow(format!("{id} {why}")));
-    if there.forget && *change != Change::Forget {
+    if there.forget && !matches!(change, Change::Forget { .. }) {
         return not_now("is being removed");
     }
-    let desired = |desired| (there.desired != desired).then(|| Flow { desired, wish: None, ..there.clone() });
     match change {
-        Change::Suspend if there.desired == Desired::Terminated => {
+        Change::Suspend { .. } if there.desired == Desired::Terminated => {
             not_now("has been terminated; resume it first if it should run again")
         }
-        Change::Suspend => Ok(desired(Desired::Suspended)),
-        Change::Resume => Ok(desired(Desired::Run)),
-        Change::Terminate => Ok(desired(Desired::Terminated)),
+        Change::Suspend { force } => Ok(stopped(there, Desired::Suspended, *force)),
+        Change::Terminate { force } => Ok(stopped(there, Desired::Terminated, *force)),
+        Change::Resume if there.desired == Desired::Run => Ok(None),
+        Change::Resume => {
+            let former = if seen.at_rest { Vec::new() } else { there.former.clone() };
+            Ok(Some(Flow { desired: Desired::Run, force: false, former, wish: None, ..there.clone() }))
+        }
         Change::Restart { .. } | Change::Move { .. } if there.desired != Desired::Run => {
             not_now("is not meant to run; resume it first")
         }
@@ -69,9 +110,19 @@ pub fn changed(id: &FlowId, there: &Flow, change: &Change, now: Revision) -> Res
         // A wish is part of one revision of the record, carried out or passed over with it: the same
         // wish again is a new one. That the flow is there already is for the caller to see.
         Change::Move { to } => Ok(Some(Flow { wish: Some(to.clone()), ..there.clone() })),
-        Change::Forget if there.forget => Ok(None),
-        Change::Forget => Ok(Some(Flow { desired: Desired::Terminated, forget: true, wish: None, ..there.clone() })),
+        Change::Forget { force } if there.forget => Ok(stopped(there, Desired::Terminated, *force)),
+        Change::Forget { force } => {
+            let force = *force || there.force;
+            Ok(Some(Flow { desired: Desired::Terminated, forget: true, force, wish: None, ..there.clone() }))
+        }
     }
+}
+
+/// A stop that is asked for again, or only for good this time, keeps the force it was asked with.
+fn stopped(there: &Flow, desired: Desired, force: bool) -> Option<Flow> {
+    let force = force || (there.force && there.desired != Desired::Run);
+    let is_so = there.desired == desired && there.force == force;
+    (!is_so).then(|| Flow { desired, force, wish: None, ..there.clone() })
 }
 
 /// Writes a flow record over the one that was seen.
@@ -105,40 +156,97 @@ mod tests {
             r#"{{"id": "a", "source": {{"tcp": {{"address": "h:1"}}}}, "codec": {{"lines": {{}}}}, "sink": {sink}}}"#
         );
         let document: Document = serde_json::from_str(&json).unwrap();
-        Flow { document, desired: Desired::Run, origin: 4, restarts: 0, wish: None, forget: false }
+        Flow { origin: 4, ..Flow::new(document) }
     }
 
     const ONE: &str = r#"{"sqlite": {"path": "x.db", "table": "t"}}"#;
     const OTHER: &str = r#"{"sqlite": {"path": "y.db", "table": "t"}}"#;
 
+    fn running(flow: &Flow) -> Seen<'_> {
+        Seen { flow, at_rest: false }
+    }
+
+    fn apply(there: &Flow, sink: &str) -> Flow {
+        applied(Some(running(there)), &flow(sink).document, Revision(9)).unwrap().unwrap().1
+    }
+
+    fn change(there: &Flow, change: &Change) -> Result<Option<Flow>, Refusal> {
+        changed(&FlowId::new("a").unwrap(), running(there), change, Revision(2))
+    }
+
     #[test]
     fn applying_the_same_document_writes_nothing() {
-        assert_eq!(applied(Some(&flow(ONE)), &flow(ONE).document, Revision(9)), Ok(None));
+        assert_eq!(applied(Some(running(&flow(ONE))), &flow(ONE).document, Revision(9)), Ok(None));
     }
 
     #[test]
     fn another_sink_starts_without_a_position_and_the_same_one_keeps_it() {
-        let (_, moved) = applied(Some(&flow(ONE)), &flow(OTHER).document, Revision(9)).unwrap().unwrap();
-        assert_eq!(moved.origin, 9);
+        assert_eq!(apply(&flow(ONE), OTHER).origin, 9);
         let mut relabelled = flow(ONE).document;
         relabelled.labels.insert("a".into(), "b".into());
-        let (effect, kept) = applied(Some(&flow(ONE)), &relabelled, Revision(9)).unwrap().unwrap();
-        assert_eq!((effect, kept.origin), (Effect::Updated, 4));
+        let (effect, kept) = applied(Some(running(&flow(ONE))), &relabelled, Revision(9)).unwrap().unwrap();
+        assert_eq!((effect, kept.origin, kept.former), (Effect::Updated, 4, vec![]));
+    }
+
+    #[test]
+    fn a_sink_that_was_left_is_remembered_until_the_flow_has_stopped() {
+        let moved = apply(&flow(ONE), OTHER);
+        assert_eq!(moved.former, [Former { document: flow(ONE).document, origin: 4 }]);
+        let back = apply(&moved, ONE);
+        assert_eq!(back.former, [Former { document: flow(OTHER).document, origin: 9 }], "each place once");
+
+        let suspended = change(&moved, &Change::Suspend { force: false }).unwrap().unwrap();
+        assert_eq!(suspended.former, moved.former);
+        let id = FlowId::new("a").unwrap();
+        let resumed = |at_rest| {
+            changed(&id, Seen { flow: &suspended, at_rest }, &Change::Resume, Revision(12)).unwrap().unwrap().former
+        };
+        assert_eq!((resumed(false), resumed(true)), (moved.former, vec![]));
+    }
+
+    #[test]
+    fn a_flow_that_becomes_strict_is_remembered_as_it_was() {
+        let mut strict = flow(ONE).document;
+        strict.supervision.on_lease_loss = Some(tenure_core::flow::OnLeaseLoss::Stop);
+        let (_, strict) = applied(Some(running(&flow(ONE))), &strict, Revision(9)).unwrap().unwrap();
+        assert_eq!((strict.origin, strict.former.len()), (4, 1));
+    }
+
+    #[test]
+    fn sinks_that_were_left_are_not_collected_without_end() {
+        let place = |n: usize| ONE.replace("x.db", &format!("{n}.db"));
+        let many = (0..FORMER_MAX).fold(flow(ONE), |there, n| apply(&there, &place(n)));
+        let refused = applied(Some(running(&many)), &flow(OTHER).document, Revision(9));
+        assert!(
+            matches!(&refused, Err(Refusal::NotNow(why)) if why.contains("suspend and resume it first")),
+            "{refused:?}"
+        );
+        assert!(applied(Some(Seen { flow: &many, at_rest: true }), &flow(OTHER).document, Revision(9)).is_ok());
+    }
+
+    #[test]
+    fn force_can_be_added_to_a_stop_and_ends_with_it() {
+        let patient = change(&flow(ONE), &Change::Suspend { force: false }).unwrap().unwrap();
+        assert_eq!(change(&patient, &Change::Suspend { force: false }), Ok(None));
+        let forced = change(&patient, &Change::Suspend { force: true }).unwrap().unwrap();
+        assert!(forced.force);
+        assert_eq!(change(&forced, &Change::Suspend { force: false }), Ok(None), "it was said already");
+        assert!(change(&forced, &Change::Terminate { force: false }).unwrap().unwrap().force);
+        assert!(change(&forced, &Change::Forget { force: false }).unwrap().unwrap().force);
+        assert!(!change(&forced, &Change::Resume).unwrap().unwrap().force);
     }
 
     #[test]
     fn a_new_origin_is_above_every_former_one() {
-        let id = FlowId::new("a").unwrap();
-        let once = changed(&id, &flow(ONE), &Change::Restart { from_start: true }, Revision(2)).unwrap().unwrap();
+        let once = change(&flow(ONE), &Change::Restart { from_start: true }).unwrap().unwrap();
         assert_eq!((once.origin, once.restarts), (5, 1));
     }
 
     #[test]
     fn a_terminated_flow_is_not_suspended_and_a_stopped_one_is_not_restarted() {
-        let id = FlowId::new("a").unwrap();
         let ended = Flow { desired: Desired::Terminated, ..flow(ONE) };
-        assert!(changed(&id, &ended, &Change::Suspend, Revision(1)).is_err());
-        assert!(changed(&id, &ended, &Change::Restart { from_start: false }, Revision(1)).is_err());
-        assert_eq!(changed(&id, &ended, &Change::Terminate, Revision(1)), Ok(None));
+        assert!(change(&ended, &Change::Suspend { force: false }).is_err());
+        assert!(change(&ended, &Change::Restart { from_start: false }).is_err());
+        assert_eq!(change(&ended, &Change::Terminate { force: false }), Ok(None));
     }
 }

@@ -122,7 +122,7 @@ impl Apply {
         }
         let bar = bar(surplus.len(), "removed");
         let removals = surplus.into_iter().map(|id| async move {
-            let gone: Result<ReachedView, Failure> = client.delete(&["v1", "flows", &id]).await;
+            let gone: Result<ReachedView, Failure> = client.delete(&["v1", "flows", &id], &[]).await;
             (id, gone)
         });
         let mut removals = stream::iter(removals).buffer_unordered(REMOVALS);

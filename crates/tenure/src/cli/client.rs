@@ -50,8 +50,12 @@ impl Client {
         .await
     }
 
-    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Failure> {
-        self.read(self.request(Method::DELETE, path, &[])).await
+    pub(super) async fn delete<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, Failure> {
+        self.read(self.request(Method::DELETE, path, query)).await
     }
 
     /// All flows that fit, page by page. Each page is as of one revision; the last one's is told.

@@ -34,7 +34,7 @@ impl Cluster {
 }
 
 async fn remove(client: &Client, name: &str) -> Result<(), Failure> {
-    let gone: MemberGoneView = client.delete(&["v1", "cluster", "members", name]).await?;
+    let gone: MemberGoneView = client.delete(&["v1", "cluster", "members", name], &[]).await?;
     if client.format != Format::Table {
         return show::json(client.format, &gone);
     }

@@ -52,11 +52,11 @@ pub(super) enum Flow {
         id: String,
     },
     /// Pause; answers when nothing of it enters the sink any more.
-    Suspend(Ids),
+    Suspend(Stop),
     /// Let it run again.
     Resume(Ids),
     /// End it; answers when nothing of it enters the sink any more. Its record stays.
-    Terminate(Ids),
+    Terminate(Stop),
     /// Start it anew where it is.
     Restart {
         #[command(flatten)]
@@ -74,7 +74,7 @@ pub(super) enum Flow {
         to: String,
     },
     /// End it and forget it.
-    Rm(Ids),
+    Rm(Stop),
 }
 
 /// Which flows.
@@ -83,6 +83,24 @@ pub(super) struct Ids {
     /// Their ids.
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
+}
+
+/// Which flows are to stop.
+#[derive(clap::Args)]
+pub(super) struct Stop {
+    #[command(flatten)]
+    ids: Ids,
+    /// Do not insist on a sink that does not answer: its fence may stay down, and what a node that is
+    /// cut off still holds may enter it later.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Stop {
+    async fn each(&self, client: &Client, verb: &str) -> Result<(), Failure> {
+        let options = self.force.then(|| json!({ "force": true }));
+        self.ids.each(client, verb, options).await
+    }
 }
 
 impl Flow {
@@ -99,14 +117,14 @@ impl Flow {
             }
             Flow::Show { id } => show_one(client, id).await,
             Flow::Why { id } => why(client, id).await,
-            Flow::Suspend(ids) => ids.each(client, "suspend", None).await,
+            Flow::Suspend(stop) => stop.each(client, "suspend").await,
             Flow::Resume(ids) => ids.each(client, "resume", None).await,
-            Flow::Terminate(ids) => ids.each(client, "terminate", None).await,
+            Flow::Terminate(stop) => stop.each(client, "terminate").await,
             Flow::Restart { ids, from_start } => {
                 ids.each(client, "restart", Some(json!({ "from_start": from_start }))).await
             }
             Flow::Move { ids, to } => ids.each(client, "move", Some(json!({ "to": to }))).await,
-            Flow::Rm(ids) => ids.each(client, "rm", None).await,
+            Flow::Rm(stop) => stop.each(client, "rm").await,
         }
     }
 }
@@ -127,7 +145,10 @@ impl Ids {
 
 async fn ask(client: &Client, verb: &str, id: &str, options: Option<&Value>) -> Result<ReachedView, Failure> {
     match verb {
-        "rm" => client.delete(&["v1", "flows", id]).await,
+        "rm" => {
+            let force = options.map(|_| ("force", "true".to_owned()));
+            client.delete(&["v1", "flows", id], force.as_slice()).await
+        }
         _ => client.post(&["v1", "flows", id, verb], options).await,
     }
 }

@@ -10,7 +10,7 @@ use tenure_core::{
     moment::Moment,
     picture::{Picture, Stored},
     placement::plan::can_have,
-    record::{Cordon, Flow},
+    record::{Cordon, Flow, Verdict},
     session::Standing,
 };
 use tenure_store::{Committed, Store, TXN_BYTES_MAX, Txn};
@@ -168,11 +168,21 @@ impl ServerDoor {
         let planned: Vec<Result<Planned, Outcome>> = {
             let look = self.view.look();
             let now = look.revision();
-            specs.iter().map(|spec| plan_apply(spec, look.picture().flows.get(&spec.id), if_match, now)).collect()
+            let picture = look.picture();
+            let plan = |spec: &Spec| {
+                let there = picture.flows.get(&spec.id);
+                plan_apply(spec, there, seen(picture, &spec.id, there), if_match, now)
+            };
+            specs.iter().map(plan).collect()
         };
         let mut txn = Txn::new();
         planned.iter().flatten().for_each(|planned| join(&mut txn, &planned.txn));
-        let shared = if txn.guards.is_empty() { Ok(Revision(0)) } else { self.commit(txn).await };
+        let shared = match txn.complaint() {
+            None if txn.guards.is_empty() => Ok(Revision(0)),
+            None => self.commit(txn).await,
+            // Together they are too much: a record may be longer than its document by its former ones.
+            Some(_) => Err(Refusal::Raced),
+        };
         let mut outcomes = Vec::with_capacity(specs.len());
         for (spec, planned) in specs.iter().zip(planned) {
             outcomes.push(match (planned, &shared) {
@@ -193,7 +203,12 @@ impl ServerDoor {
                 Err(refusal) => return Outcome { flow: spec.id.clone(), result: Err(refusal) },
             };
             let now = there.as_ref().map_or_else(|| self.view.look().revision(), |s| s.modified);
-            let planned = match plan_apply(spec, there.as_ref(), if_match, now) {
+            let planned = {
+                let look = self.view.look();
+                let seen = seen(look.picture(), &spec.id, there.as_ref());
+                plan_apply(spec, there.as_ref(), seen, if_match, now)
+            };
+            let planned = match planned {
                 Ok(planned) => planned,
                 Err(settled) => return settled,
             };
@@ -223,8 +238,13 @@ impl ServerDoor {
                 }
                 may_move(look.picture(), id, to)?;
             }
-            let now = there.modified.max(self.view.look().revision());
-            let Some(flow) = people::changed(id, &there.value, change, now)? else { return Ok(there.modified) };
+            let changed = {
+                let look = self.view.look();
+                let now = there.modified.max(look.revision());
+                let seen = people::Seen::new(&there.value, there.modified, verdict(look.picture(), id));
+                people::changed(id, seen, change, now)?
+            };
+            let Some(flow) = changed else { return Ok(there.modified) };
             match self.commit(people::put_flow(id, Some(there.modified), &flow)).await {
                 Err(Refusal::Raced) => (),
                 settled => return settled,
@@ -284,10 +304,21 @@ fn chunks(specs: Vec<Spec>) -> Vec<Vec<Spec>> {
     chunks
 }
 
+/// What may be said of a flow record: a verdict that the picture does not show yet is no loss, because
+/// the less is taken for settled.
+fn seen<'a>(picture: &Picture, id: &FlowId, there: Option<&'a Stored<Arc<Flow>>>) -> Option<people::Seen<'a>> {
+    there.map(|s| people::Seen::new(&s.value, s.modified, verdict(picture, id)))
+}
+
+fn verdict<'p>(picture: &'p Picture, id: &FlowId) -> Option<&'p Verdict> {
+    picture.verdicts.get(id).map(|verdict| &verdict.value)
+}
+
 /// What applying one spec writes, or its outcome if that is clear already.
 fn plan_apply(
     spec: &Spec,
     there: Option<&Stored<Arc<Flow>>>,
+    seen: Option<people::Seen<'_>>,
     if_match: Option<Revision>,
     now: Revision,
 ) -> Result<Planned, Outcome> {
@@ -298,7 +329,7 @@ fn plan_apply(
             return settled(Err(Refusal::Stale { now: has }));
         }
     }
-    match people::applied(there.map(|s| &*s.value), spec.document(), now) {
+    match people::applied(seen, spec.document(), now) {
         Err(refusal) => settled(Err(refusal)),
         // It is the same only while the record is as seen: that is judged with the others' commit.
         Ok(None) => {

@@ -19,6 +19,7 @@ pub mod outbox;
 pub mod pipelines;
 pub mod place;
 pub mod preview;
+pub mod pulse;
 pub mod reporter;
 pub mod servers;
 pub mod sight;

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, join_all},
+};
 use tenure_core::{
-    flow::{Reason, Spec, supervisor::Code},
+    flow::{Document, Reason, Spec, supervisor::Code},
     grant::{Grant, Validity},
     id::{FlowId, NodeName, SessionId},
     node::{Closed, Effect, Input, Look, NodeMachine, Setup},
@@ -22,6 +26,7 @@ use super::{
     clock, inbox,
     outbox::{self, Letter},
     pipelines::Pipelines,
+    pulse::{Pulse, SILENCE_MAX},
     reporter::Reporter,
     vital,
 };
@@ -37,6 +42,8 @@ const INPUTS_AT_ONCE: usize = 1024;
 const LOOK_PATIENCE: Duration = Duration::from_millis(900);
 /// Raising a fence without an answer for this long has failed (it is tried again).
 const FENCE_PATIENCE: Duration = Duration::from_secs(10);
+/// The same when a person has said not to insist.
+const FENCE_PATIENCE_FORCED: Duration = Duration::from_secs(2);
 
 /// What a node shows of itself, as it changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,6 +115,7 @@ pub fn start(parts: NodeParts) -> NodeHandle {
     vital::spawn("the outbox", outbox);
     let inbox = inbox::start(Arc::clone(&parts.store), &parts.name, parts.to_node.clone());
     let handle = NodeHandle { to_node: parts.to_node.clone(), status, lease: inbox.lease.subscribe() };
+    let pulse = Pulse::start(|beat| parts.pipelines.spawn(beat));
     let shell = Shell {
         machine: NodeMachine::new(parts.setup),
         name: parts.name,
@@ -120,6 +128,7 @@ pub fn start(parts: NodeParts) -> NodeHandle {
         inbox,
         reporter: parts.reporter,
         validity: Validity::default(),
+        pulse,
         lease: None,
         told: BTreeSet::new(),
         status: status_out,
@@ -140,6 +149,7 @@ struct Shell {
     inbox: inbox::Handle,
     reporter: Reporter,
     validity: Validity,
+    pulse: Pulse,
     lease: Option<LeaseId>,
     told: BTreeSet<FlowId>,
     status: watch::Sender<Status>,
@@ -200,6 +210,9 @@ impl Shell {
             Effect::Validity(until) => self.validity.set(until),
             Effect::Start(flow, token, order) => self.start_flow(flow, token, &order),
             Effect::Halt { flow, token, flush, by } => self.pipelines.halt(flow, token, flush, by),
+            Effect::Abort(flow) => vital::end(&format!(
+                "the pipeline of {flow} blocks its thread and does not end, and no other node may read that flow meanwhile"
+            )),
             Effect::CloseFence(flow, token, order) => self.close_fence(flow, token, &order),
             Effect::HandOver(flow, order, revision) => match handover::hand_over(&flow, &order, revision) {
                 Some(txn) => self.post(Letter { flow, revision, txn, target: handover::target_key(&order) }),
@@ -235,6 +248,9 @@ impl Shell {
     // --- the session ---------------------------------------------------------------------------
 
     fn open_session(&mut self) {
+        if !self.pulse.beats(clock::now()) {
+            return self.tell(Input::SessionFailed);
+        }
         let (store, name, record, ttl) =
             (Arc::clone(&self.store), self.name.clone(), self.record.clone(), self.timing.ttl);
         let (to_node, patience) = (self.to_node.clone(), self.timing.ttl);
@@ -268,6 +284,14 @@ impl Shell {
     fn renew(&mut self) {
         self.lease = *self.inbox.lease.borrow();
         let Some(lease) = self.lease else { return self.tell(Input::RenewFailed) };
+        if !self.pulse.beats(clock::now()) {
+            warn!(
+                "no thread of the data path has answered for {} s: this node's session is not renewed, so that others \
+                 take its flows over",
+                SILENCE_MAX.as_secs()
+            );
+            return self.tell(Input::RenewFailed);
+        }
         let (store, to_node, patience) = (Arc::clone(&self.store), self.to_node.clone(), self.timing.rpc_timeout);
         tokio::spawn(async move {
             let sent = clock::now();
@@ -326,7 +350,10 @@ impl Shell {
 
     fn start_flow(&self, flow: FlowId, token: Token, order: &Order) {
         match order.flow.document.clone().check() {
-            Ok(spec) => self.pipelines.start(self.grant(flow, token, order, &spec), Arc::new(spec)),
+            Ok(spec) => {
+                self.fence_off_former(&flow, token, order);
+                self.pipelines.start(self.grant(flow, token, order.flow.origin, &spec), Arc::new(spec));
+            }
             Err(problems) => {
                 let detail = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 let reason =
@@ -336,30 +363,44 @@ impl Shell {
         }
     }
 
-    fn grant(&self, flow: FlowId, token: Token, order: &Order, spec: &Spec) -> Grant {
+    /// Whoever still writes to a sink that the flow has left is refused there as soon as that can be
+    /// done. Nothing waits for it: a stop raises these fences again, and insists.
+    fn fence_off_former(&self, flow: &FlowId, token: Token, order: &Order) {
+        for (document, origin) in forms(order).skip(1) {
+            let closing = self.closing(flow, token, document, origin);
+            let flow = flow.clone();
+            self.pipelines.spawn(async move {
+                if let Ok(Closed::Failed(reason)) = timeout(FENCE_PATIENCE, closing).await {
+                    info!(%flow, %token, %reason, "the fence of a sink that the flow has left could not be raised");
+                }
+            });
+        }
+    }
+
+    fn grant(&self, flow: FlowId, token: Token, origin: u64, spec: &Spec) -> Grant {
         Grant {
             flow,
             token,
             holder: self.record.holder,
-            origin: order.flow.origin,
+            origin,
             on_lease_loss: spec.on_lease_loss(),
             validity: self.validity.clone(),
         }
     }
 
+    /// Everywhere at once: the flow may have been moved from one sink to another, and a holder that has
+    /// not heard of it writes to the former one.
     fn close_fence(&self, flow: FlowId, token: Token, order: &Order) {
-        let Ok(spec) = order.flow.document.clone().check() else {
-            let reason = Reason::new(Code::SinkRefuses, "this node's version refuses the document");
-            return self.tell(Input::FenceClosed(flow, token, Closed::Failed(reason)));
-        };
-        let grant = self.grant(flow.clone(), token, order, &spec);
-        let closing = self.pipelines.connectors().close(grant, Arc::new(spec));
+        let mut closings = forms(order).map(|(document, origin)| self.closing(&flow, token, document, origin));
+        let present = closings.next();
+        // Whoever holds a greater token there, it is above ours and keeps us out, which is what we want.
+        let former = closings.map(|closing| closing.map(Closed::or_above).boxed());
+        let closings: Vec<_> = present.into_iter().chain(former).collect();
+        let patience = if order.flow.force { FENCE_PATIENCE_FORCED } else { FENCE_PATIENCE };
         let to_node = self.to_node.clone();
         self.pipelines.spawn(async move {
-            let closed = match timeout(FENCE_PATIENCE, closing).await {
-                Ok(Ok(())) => Closed::Done,
-                Ok(Err(ClaimError::Higher(stored))) => Closed::Higher(stored),
-                Ok(Err(ClaimError::Failed(reason))) => Closed::Failed(reason),
+            let closed = match timeout(patience, join_all(closings)).await {
+                Ok(closed) => closed.into_iter().fold(Closed::Done, worse),
                 Err(_) => Closed::Failed(Reason::new(
                     Code::SinkUnreachable,
                     "the sink did not answer while its fence was raised",
@@ -367,6 +408,21 @@ impl Shell {
             };
             drop(to_node.send(Input::FenceClosed(flow, token, closed)));
         });
+    }
+
+    fn closing(&self, flow: &FlowId, token: Token, document: &Document, origin: u64) -> BoxFuture<'static, Closed> {
+        let Ok(spec) = document.clone().check() else {
+            let reason = Reason::new(Code::SinkRefuses, "this node's version refuses the document");
+            return Box::pin(async move { Closed::Failed(reason) });
+        };
+        let closing = self.pipelines.connectors().close(self.grant(flow.clone(), token, origin, &spec), Arc::new(spec));
+        Box::pin(async move {
+            match closing.await {
+                Ok(()) => Closed::Done,
+                Err(ClaimError::Higher(stored)) => Closed::Higher(stored),
+                Err(ClaimError::Failed(reason)) => Closed::Failed(reason),
+            }
+        })
     }
 
     fn look(&self, flows: Vec<(FlowId, Arc<Order>)>) {
@@ -389,5 +445,21 @@ impl Shell {
                 drop(to_node.send(Input::Looked(flow, look)));
             }
         });
+    }
+}
+
+/// What a holder of this order, or one that has not heard of the flow's last changes, acts by.
+fn forms(order: &Order) -> impl Iterator<Item = (&Document, u64)> {
+    let former = order.flow.former.iter().map(|former| (&former.document, former.origin));
+    std::iter::once((&order.flow.document, order.flow.origin)).chain(former)
+}
+
+/// Of two answers the one that says less: a failure may be mended by trying again, and a greater token
+/// may not.
+fn worse(a: Closed, b: Closed) -> Closed {
+    match (a, b) {
+        (Closed::Higher(token), _) | (_, Closed::Higher(token)) => Closed::Higher(token),
+        (Closed::Failed(reason), _) | (_, Closed::Failed(reason)) => Closed::Failed(reason),
+        (Closed::Done, Closed::Done) => Closed::Done,
     }
 }

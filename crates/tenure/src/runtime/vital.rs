@@ -14,8 +14,13 @@ pub fn spawn(what: &'static str, task: impl Future<Output = ()> + Send + 'static
     tokio::spawn(async move {
         let ended = std::panic::AssertUnwindSafe(task).catch_unwind().await;
         let how = if ended.is_ok() { "has ended" } else { "has panicked" };
-        error!("{what} {how}; this node cannot go on and ends at once, so that others take over");
-        eprintln!("tenure: {what} {how}; this node cannot go on and ends at once, so that others take over");
-        process::abort();
+        end(&format!("{what} {how}"));
     });
+}
+
+/// Ends the process at once, without handing anything over.
+pub fn end(why: &str) -> ! {
+    error!("{why}; this node cannot go on and ends at once, so that others take over");
+    eprintln!("tenure: {why}; this node cannot go on and ends at once, so that others take over");
+    process::abort();
 }
