@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{Bed, figure, until};
+use cluster::{Bed, PATIENCE, figure, until};
+use reqwest::Method;
+use serde_json::json;
 use tenure::demo::{client::Flow, feeds::Plan};
 use tokio::time::sleep;
 
@@ -53,13 +55,65 @@ async fn after_a_200_a_frozen_holder_that_wakes_up_writes_nothing() {
     figure(format!("{} flows stopped under frozen holders; none grew after its answer", stopped.len()));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_200_a_frozen_holder_writes_nothing_to_a_sink_that_its_flow_has_left() {
+    let mut bed = Bed::new(3, 0, &Plan::new(6)).await;
+    bed.run_feeds(0..6).await;
+    let flow = running(&mut bed).await.remove(0);
+    until("the flow has rows", PATIENCE, || async { bed.rows().await.contains_key(&flow.id) }).await;
+    let holder = flow.node.as_deref().and_then(|name| bed.fleet.number(name)).expect("a holder");
+    bed.fleet.freeze(holder).expect("the process is stopped");
+
+    let elsewhere = bed.fleet.dir().join("elsewhere.url");
+    std::fs::write(&elsewhere, bed.postgres.database()).expect("the secret is written");
+    let feed = bed.server.names().position(|name| name == flow.id).expect("its feed");
+    let mut document = bed.document(feed);
+    document["sink"]["postgres"]["url"] = json!({ "file": elsewhere });
+    bed.api().put(&document).await.expect("the sink is changed");
+    let mut stopped = BTreeMap::new();
+    let took = stop(&mut bed, &flow, "suspend", "suspended", &mut stopped).await;
+    figure(format!("suspend after a change of the sink under a frozen holder answered after {took:.1?}"));
+
+    bed.fleet.thaw(holder).expect("the process goes on");
+    never_grow(&bed, &stopped).await;
+}
+
+/// A sink that nobody can reach, and a document with a mistake in its address is one, must not hold a
+/// flow for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_whose_sink_does_not_answer_is_stopped_by_force_and_only_by_force() {
+    let mut bed = Bed::new(1, 0, &Plan::new(1)).await;
+    let nowhere = bed.fleet.dir().join("nowhere.url");
+    std::fs::write(&nowhere, "postgres://nobody@127.0.0.1:1/nothing").expect("the secret is written");
+    let mut document = bed.document(0);
+    document["sink"]["postgres"]["url"] = json!({ "file": nowhere });
+    let api = bed.api();
+    api.put(&document).await.expect("the flow is applied");
+    let id = bed.server.name(0).to_owned();
+    until("the flow says why it waits", PATIENCE, || async {
+        api.flow(&id).await.is_ok_and(|flow| flow["reason"]["code"] == "sink_unreachable")
+    })
+    .await;
+
+    let pending = api.tell(&id, "suspend").await.expect_err("its sink does not answer");
+    assert_eq!((pending.status(), pending.code().as_deref()), (Some(504), Some("stop_pending")), "{pending}");
+    assert!(pending.to_string().contains("--force"), "{pending}");
+    let start = Instant::now();
+    let force = Some(("application/json", json!({ "force": true }).to_string()));
+    api.call(Method::POST, &format!("/v1/flows/{id}/suspend"), force).await.expect("a 200");
+    figure(format!("by force it was suspended after {:.1?}", start.elapsed()));
+
+    api.call(Method::DELETE, &format!("/v1/flows/{id}"), None).await.expect("it has stopped, and is forgotten");
+    assert_eq!(api.flow(&id).await.expect_err("it is gone").status(), Some(404));
+}
+
 async fn running(bed: &mut Bed) -> Vec<Flow> {
     bed.flows().await.into_values().filter(|flow| flow.desired == "run" && flow.state == "running").collect()
 }
 
 /// Stops a flow through a node that does not hold it, and notes how many rows it has then.
 async fn stop(bed: &mut Bed, flow: &Flow, verb: &str, state: &str, stopped: &mut BTreeMap<String, i64>) -> Duration {
-    until("the flow has rows", cluster::PATIENCE, || async { bed.rows().await.contains_key(&flow.id) }).await;
+    until("the flow has rows", PATIENCE, || async { bed.rows().await.contains_key(&flow.id) }).await;
     let holder = flow.node.as_deref().and_then(|name| bed.fleet.number(name));
     let asked = bed.fleet.awake().into_iter().find(|node| Some(*node) != holder).expect("another node");
     let start = Instant::now();

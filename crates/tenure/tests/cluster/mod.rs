@@ -189,12 +189,15 @@ impl Bed {
         }
     }
 
-    /// A node with that part now, and whether it leads the store.
+    /// A node with that part now, and whether it leads the store. The coordinator does not: what the
+    /// loss of a leader costs is another claim.
     pub(crate) async fn pick(&mut self, part: Part) -> (usize, bool) {
         let start = Instant::now();
         loop {
-            if let Some(found) = self.pick_now(part).await {
-                return found;
+            match self.pick_now(part).await {
+                Some((node, true)) if part == Part::Coordinator => self.lead_from_elsewhere(node).await,
+                Some(found) => return found,
+                None => (),
             }
             assert!(start.elapsed() < PATIENCE, "no node is {part:?}");
             sleep(Duration::from_millis(100)).await;
@@ -211,6 +214,20 @@ impl Bed {
             Part::Plain => self.fleet.all().find(|node| *node != leader && *node != coordinator),
         }?;
         Some((node, node == leader))
+    }
+
+    /// Freezes the leader until another node leads, which is sooner than its session ends; so it keeps
+    /// its flows, and the office.
+    async fn lead_from_elsewhere(&mut self, leader: usize) {
+        let name = self.fleet.name(leader).to_owned();
+        self.fleet.freeze(leader).expect("the process is stopped");
+        let start = Instant::now();
+        while self.fleet.cluster().await.is_none_or(|cluster| cluster.leader().is_none_or(|now| now == name)) {
+            assert!(start.elapsed() < PATIENCE, "nobody else leads");
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.fleet.thaw(leader).expect("the process goes on");
+        self.even().await;
     }
 
     /// SIGKILL. Gives the moment before, by the feed server's clock.
