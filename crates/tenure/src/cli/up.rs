@@ -2,6 +2,8 @@
 
 use std::{io, process::ExitCode};
 
+use tracing_appender::non_blocking::WorkerGuard;
+
 use super::failure::{Failure, error};
 use crate::{
     config::{Config, LogFormat, RawConfig},
@@ -40,18 +42,22 @@ pub(super) fn run(raw: RawConfig) -> Result<ExitCode, Failure> {
     if !flows.mistakes.is_empty() {
         return Err(Failure::Documents(flows.mistakes));
     }
-    log(&config);
+    let _written_until_here = log(&config);
     let flows = flows.found.into_iter().map(|found| found.spec).collect();
     runtime::up::run(config, flows).map_err(|fault| Failure::failed(fault.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Log lines go to standard error; standard output belongs to `stdout` sinks.
-fn log(config: &Config) {
+/// Log lines go to standard error; standard output belongs to `stdout` sinks. They are written by a
+/// thread of their own, and dropped when it is far behind: who does not read the log must not hold up
+/// the session. What is left is written when the guard goes.
+fn log(config: &Config) -> WorkerGuard {
     let filter = tracing_subscriber::EnvFilter::new(&config.log);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match config.log_format {
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogFormat::Json => lines.json().init(),
     }
+    guard
 }

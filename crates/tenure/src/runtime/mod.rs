@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod coordinator;
 pub mod door;
+pub mod ear;
 pub mod engine;
 pub mod inbox;
 pub mod meters;

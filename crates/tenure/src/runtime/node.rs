@@ -9,7 +9,7 @@ use futures_util::{
 use tenure_core::{
     flow::{Document, Reason, Spec, supervisor::Code},
     grant::{Grant, Validity},
-    id::{FlowId, NodeName, SessionId},
+    id::{FlowId, NodeName, Revision, SessionId},
     node::{Closed, Effect, Input, Look, NodeMachine, Setup},
     record::{Node, Order},
     session::{Standing, Timing},
@@ -30,7 +30,7 @@ use super::{
     reporter::Reporter,
     vital,
 };
-use crate::catalog::{handover, sessions};
+use crate::catalog::{core_revision, handover, sessions};
 use tenure_connect::sink::ClaimError;
 
 /// Time is looked at this often; faster while flows wait for their turn to start.
@@ -84,12 +84,18 @@ pub struct NodeHandle {
     to_node: mpsc::UnboundedSender<Input>,
     status: watch::Receiver<Status>,
     lease: watch::Receiver<Option<LeaseId>>,
+    committed: watch::Receiver<Revision>,
 }
 
 impl NodeHandle {
     /// The lease of its current (or last) session.
     pub fn lease(&self) -> Option<LeaseId> {
         *self.lease.borrow()
+    }
+
+    /// The latest revision that a renewal has proved to be committed.
+    pub fn committed(&self) -> watch::Receiver<Revision> {
+        self.committed.clone()
     }
 
     /// Asks it to hand everything over and end. `alone` if no other node could take a flow.
@@ -114,7 +120,8 @@ pub fn start(parts: NodeParts) -> NodeHandle {
     });
     vital::spawn("the outbox", outbox);
     let inbox = inbox::start(Arc::clone(&parts.store), &parts.name, parts.to_node.clone());
-    let handle = NodeHandle { to_node: parts.to_node.clone(), status, lease: inbox.lease.subscribe() };
+    let (committed_out, committed) = watch::channel(Revision(0));
+    let handle = NodeHandle { to_node: parts.to_node.clone(), status, lease: inbox.lease.subscribe(), committed };
     let pulse = Pulse::start(|beat| parts.pipelines.spawn(beat));
     let shell = Shell {
         machine: NodeMachine::new(parts.setup),
@@ -132,6 +139,7 @@ pub fn start(parts: NodeParts) -> NodeHandle {
         lease: None,
         told: BTreeSet::new(),
         status: status_out,
+        committed: committed_out,
     };
     vital::spawn("the node's loop", shell.run(parts.inputs));
     handle
@@ -153,6 +161,7 @@ struct Shell {
     lease: Option<LeaseId>,
     told: BTreeSet<FlowId>,
     status: watch::Sender<Status>,
+    committed: watch::Sender<Revision>,
 }
 
 impl Shell {
@@ -172,8 +181,10 @@ impl Shell {
     }
 
     fn step(&mut self, input: Input) {
-        if let Input::SessionOpened { .. } = &input {
-            self.validity = Validity::default();
+        match &input {
+            Input::SessionOpened { .. } => self.validity = Validity::default(),
+            Input::Renewed { committed, .. } => drop(self.committed.send_replace(*committed)),
+            _ => (),
         }
         for effect in self.machine.step(clock::now(), input) {
             if !matches!(effect, Effect::News(_) | Effect::Validity(_) | Effect::Renew(_)) {
@@ -296,9 +307,7 @@ impl Shell {
         tokio::spawn(async move {
             let sent = clock::now();
             let input = match timeout(patience, store.keep_alive(lease)).await {
-                Ok(Ok(Renewal::Alive { committed })) => {
-                    Input::Renewed { sent, committed: tenure_core::id::Revision(committed.0) }
-                }
+                Ok(Ok(Renewal::Alive { committed })) => Input::Renewed { sent, committed: core_revision(committed) },
                 Ok(Ok(Renewal::Gone)) => {
                     warn!(
                         "the store says that this node's session has ended; its flows stop and a new session is opened"

@@ -14,7 +14,7 @@ use tenure_core::{
     node::{Local, NodeMachine, Stage},
 };
 
-use super::{meters::Meters, pipelines::Pipelines};
+use super::{meters::Meters, newsline::Newcomers, pipelines::Pipelines};
 use crate::news::{EVERY, FlowNews, NodeNews, Rates};
 use tenure_core::session::Standing;
 
@@ -32,6 +32,7 @@ pub type Push = Arc<dyn Fn(NodeNews) + Send + Sync>;
 pub struct Reporter {
     node: NodeName,
     push: Push,
+    newcomers: Newcomers,
     meters: Meters,
     number: u64,
     pushed_at: Moment,
@@ -63,10 +64,11 @@ struct Seen {
 
 impl Reporter {
     /// A reporter that has said nothing yet.
-    pub fn new(node: NodeName, push: Push, meters: Meters) -> Reporter {
+    pub fn new(node: NodeName, push: Push, newcomers: Newcomers, meters: Meters) -> Reporter {
         Reporter {
             node,
             push,
+            newcomers,
             meters,
             number: 0,
             pushed_at: Moment(0),
@@ -79,14 +81,16 @@ impl Reporter {
         }
     }
 
-    /// Pushes what is due: changes at once (gathered for a moment), everything every [`EVERY`].
+    /// Pushes what is due: changes at once (gathered for a moment), everything every [`EVERY`] and when
+    /// somebody new listens.
     pub fn look(&mut self, now: Moment, machine: &NodeMachine, pipelines: &Pipelines, changed: BTreeSet<FlowId>) {
         self.dirty.extend(changed);
         if now >= self.swept_at.after(SWEEP) {
             self.swept_at = now;
             self.sweep(now, machine, pipelines);
         }
-        if now >= self.all_at.after(EVERY) {
+        let is_new = now >= self.pushed_at.after(GATHER) && self.newcomers.swap(false, Ordering::Relaxed);
+        if is_new || now >= self.all_at.after(EVERY) {
             (self.all_at, self.pushed_at) = (now, now);
             self.dirty.clear();
             self.push_all(now, machine, pipelines);

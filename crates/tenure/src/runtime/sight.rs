@@ -16,19 +16,15 @@ use tenure_core::{
     picture::{Fact, Picture},
     record::{Assignment, Cordon, Flow, Node, Verdict},
 };
-use tenure_store::Store;
 use tokio::sync::{mpsc, watch};
 
-use super::{clock, inbox::note};
+use super::{clock, ear::Ear};
 use crate::{
     api::door::Sight,
-    catalog::watching::{picture_news, picture_prefixes},
+    catalog::watching::picture_news,
     events::{Event, Events},
     news::{News, NodeNews},
 };
-
-/// How long a watch that could not be opened waits before the next try.
-const REOPEN_AFTER: Duration = Duration::from_millis(200);
 
 /// Shared by the API and whatever feeds it. Clones share it.
 #[derive(Clone)]
@@ -246,20 +242,11 @@ impl Sight for Look<'_> {
 }
 
 /// Keeps the view current for as long as the process lives, and tells the coordinator the same.
-pub async fn follow(store: Arc<dyn Store>, view: View, coordinator: mpsc::UnboundedSender<Vec<Told<Fact>>>) {
-    let mut seen = None;
+pub async fn follow(mut ear: Ear, view: View, coordinator: mpsc::UnboundedSender<Vec<Told<Fact>>>) {
     loop {
-        let Ok(mut changes) = store.watch(picture_prefixes(), seen).await else {
-            tokio::time::sleep(REOPEN_AFTER).await;
-            continue;
-        };
-        while let Some(batch) = changes.next().await {
-            seen = batch.iter().fold(seen, note);
-            let told: Vec<Told<Fact>> = batch.into_iter().filter_map(picture_news).collect();
-            // A server without a coordinator of its own has nobody to tell.
-            drop(coordinator.send(told.clone()));
-            view.absorb(told);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let told: Vec<Told<Fact>> = ear.next().await.into_iter().filter_map(picture_news).collect();
+        // A server without a coordinator of its own has nobody to tell.
+        drop(coordinator.send(told.clone()));
+        view.absorb(told);
     }
 }

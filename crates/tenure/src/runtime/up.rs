@@ -39,6 +39,7 @@ use super::{
     clock,
     coordinator::{self, CoordinatorHandle},
     door::ServerDoor,
+    ear::Ear,
     engine::Engine,
     meters::{Metered, Meters},
     newsline,
@@ -134,7 +135,8 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
     };
     let connectors = Connectors::new(ConnectSetup { world, exec: ExecList::new(options.exec.clone()), sinks });
     let pipelines = Pipelines::new(connectors, data.clone(), to_node.clone(), meters.clone());
-    let reporter = Reporter::new(options.name.clone(), newsline::out(engine.clone(), view.clone()), meters.clone());
+    let (push, newcomers) = newsline::out(engine.clone(), view.clone());
+    let reporter = Reporter::new(options.name.clone(), push, newcomers, meters.clone());
     let node = node::start(NodeParts {
         name: options.name.clone(),
         record: record(&options, &place, holder, api_address, engine.peer()),
@@ -170,7 +172,8 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
             Front::Door(door)
         }
         None => {
-            let servers = servers::follow(Arc::clone(&store));
+            let ear = Ear::new("the nodes", Arc::clone(&store), vec![keys::NODES.into()], node.committed());
+            let servers = servers::follow(ear);
             Front::Relay(Relay::new(options.name.clone(), servers, meters.registry(), readiness(&node)))
         }
     };
@@ -204,8 +207,9 @@ fn stand(
     view: &View,
     news: Option<AppInbox>,
 ) -> CoordinatorHandle {
-    let (told, told_in) = newsline::coordinator_queue();
-    vital::spawn("the view", sight::follow(Arc::clone(store), view.clone(), told));
+    let (told, told_in) = mpsc::unbounded_channel();
+    let ear = Ear::new("the cluster's records", Arc::clone(store), watching::picture_prefixes(), node.committed());
+    vital::spawn("the view", sight::follow(ear, view.clone(), told));
     if let Some(inbox) = news {
         tokio::spawn(newsline::listen(inbox, view.clone()));
     }

@@ -3,10 +3,16 @@
 //! A node whose session is kept by one task while another has died would hold flows that nobody
 //! looks after. It is better gone: its session ends, and others take over.
 
-use std::{future::Future, process};
+use std::{
+    future::Future,
+    process, thread,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt as _;
-use tracing::error;
+
+/// How long the reason may take to be written.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Runs a task that must not end before the process does. If it ends or panics, the process ends
 /// at once, without handing anything over.
@@ -20,7 +26,12 @@ pub fn spawn(what: &'static str, task: impl Future<Output = ()> + Send + 'static
 
 /// Ends the process at once, without handing anything over.
 pub fn end(why: &str) -> ! {
-    error!("{why}; this node cannot go on and ends at once, so that others take over");
-    eprintln!("tenure: {why}; this node cannot go on and ends at once, so that others take over");
+    let message = format!("{why}; this node cannot go on and ends at once, so that others take over");
+    // The log's own thread would not get to it any more; and nobody may be reading standard error.
+    let saying = thread::spawn(move || eprintln!("tenure: {message}"));
+    let asked = Instant::now();
+    while !saying.is_finished() && asked.elapsed() < LAST_WORDS {
+        thread::sleep(Duration::from_millis(5));
+    }
     process::abort();
 }
