@@ -186,6 +186,8 @@ pub enum Why {
         /// The holder that was lost.
         node: NodeName,
     },
+    /// It had been stopped and is to run again.
+    Resumed,
     /// Its holder let it go.
     Released,
     /// Its holder is draining, leaving or cordoned away.
@@ -334,6 +336,7 @@ impl fmt::Display for Why {
         match self {
             Why::New => write!(f, "new"),
             Why::HolderGone { node } => write!(f, "holder {node} gone"),
+            Why::Resumed => write!(f, "resumed"),
             Why::Released => write!(f, "released"),
             Why::Draining { node } => write!(f, "{node} draining"),
             Why::Balance { node } => write!(f, "balance, {node} had more"),

@@ -155,8 +155,12 @@ impl<'p> Records<'p> {
         };
         let stale = self.is_stale();
         if !assignment.is_out() {
-            // What was let go before the flow's latest change starts as if it were new.
-            let why = if stale { Why::New } else { Why::Released };
+            let why = match (self.is_fenced_off(assignment), stale) {
+                (true, _) => Why::Resumed,
+                // What was let go before the flow's latest change starts as if it were new.
+                (false, true) => Why::New,
+                (false, false) => Why::Released,
+            };
             return Situation::Homeless { why, after: None };
         }
         let node = assignment.node.clone();

@@ -109,9 +109,10 @@ enum Command {
 /// Reads the command line, does what it says, and tells how it went.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    let format = cli.ask.output;
     match perform(cli) {
         Ok(code) => code,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(format),
     }
 }
 

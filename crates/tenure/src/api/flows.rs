@@ -83,7 +83,11 @@ pub(super) async fn list(
 ) -> Result<Json<FlowPage>, Problem> {
     let filter = Filter::of(&query)?;
     let after = query.cursor.as_deref().map(flow_id).transpose()?;
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let limit = query.limit.unwrap_or(PAGE);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        let detail = format!("limit: {limit} is out of range, 1 to {PAGE_MAX}");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_query", detail));
+    }
     let now = app.door.now();
     let sight = app.door.sight();
     let mut lines = Vec::new();

@@ -28,7 +28,7 @@ const KEPT: usize = 1024;
 /// Longer answers are not kept.
 const ANSWER_MAX: usize = 1024 * 1024;
 /// The longest key.
-const KEY_MAX: usize = 255;
+pub(super) const KEY_MAX: usize = 255;
 
 /// The answers to calls that had a key.
 #[derive(Clone, Default)]

@@ -20,10 +20,30 @@ pub fn document() -> Value {
         "license": { "name": "Apache-2.0" },
         "description": "Keeps every feed running on exactly one node of a cluster. Errors are application/problem+json with a stable code.",
     });
+    for call in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut)
+    {
+        let changing = call.iter_mut().filter(|(method, _)| matches!(method.as_str(), "put" | "post" | "delete"));
+        changing.for_each(|(_, operation)| repeatable(operation));
+    }
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         embed_flow(schemas);
     }
     document
+}
+
+/// A call that changes something may be repeated under one key.
+fn repeatable(operation: &mut Value) {
+    let key = json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": false,
+        "description": "The same call with the same key, sent again to the same server, gets the first answer again.",
+        "schema": { "type": "string", "minLength": 1, "maxLength": super::idempotency::KEY_MAX },
+    });
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.push(key),
+        None => operation["parameters"] = json!([key]),
+    }
 }
 
 /// The JSON Schema of a flow document.

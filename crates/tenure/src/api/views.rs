@@ -690,6 +690,7 @@ impl From<&Why> for WhyView {
         let (code, node) = match why {
             Why::New => ("new", None),
             Why::HolderGone { node } => ("holder_gone", Some(node)),
+            Why::Resumed => ("resumed", None),
             Why::Released => ("released", None),
             Why::Draining { node } => ("draining", Some(node)),
             Why::Balance { node } => ("balance", Some(node)),

@@ -37,7 +37,7 @@ A flow document:
 /// How many flows are sent at a time.
 const CHUNK: usize = 500;
 /// How many flows are removed at once.
-const REMOVALS: usize = 8;
+const REMOVALS: usize = 64;
 
 /// What to apply.
 #[derive(Args)]
@@ -126,7 +126,7 @@ impl Apply {
             (id, gone)
         });
         let mut removals = stream::iter(removals).buffer_unordered(REMOVALS);
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(client.format);
         while let Some((id, gone)) = removals.next().await {
             bar.inc(1);
             match gone {

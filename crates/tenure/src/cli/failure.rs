@@ -4,7 +4,9 @@ use std::{io, process::ExitCode};
 
 use anstream::eprintln;
 use owo_colors::OwoColorize;
+use serde_json::json;
 
+use super::show::Format;
 use crate::{api::problem::Problem, documents::Mistake};
 
 /// Why a command did not do what it was asked.
@@ -34,21 +36,34 @@ impl Failure {
     }
 
     /// Says what went wrong, and answers with the exit code.
-    pub(super) fn report(self) -> ExitCode {
-        ExitCode::from(self.say())
+    pub(super) fn report(self, format: Format) -> ExitCode {
+        ExitCode::from(self.say(format))
     }
 
-    /// Says what went wrong; the exit code is the caller's to give.
-    fn say(self) -> u8 {
+    /// Says what went wrong, on standard error; the exit code is the caller's to give.
+    fn say(self, format: Format) -> u8 {
         let code = self.code();
-        match self {
-            Failure::Unread | Failure::Said(_) => (),
-            Failure::Documents(mistakes) => documents(&mistakes),
-            Failure::Failed(m)
-            | Failure::Usage(m)
-            | Failure::NotFound(m)
-            | Failure::Conflict(m)
-            | Failure::Unavailable(m) => error(&m),
+        match (self, format) {
+            (Failure::Unread | Failure::Said(_), _) => (),
+            (Failure::Documents(mistakes), Format::Table) => documents(&mistakes),
+            (Failure::Documents(mistakes), Format::Json | Format::Ndjson) => {
+                let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+                let message = "the documents are not right; nothing was applied";
+                eprintln!("{}", json!({ "error": { "message": message, "exit_code": code, "mistakes": mistakes } }));
+            }
+            (
+                Failure::Failed(m)
+                | Failure::Usage(m)
+                | Failure::NotFound(m)
+                | Failure::Conflict(m)
+                | Failure::Unavailable(m),
+                format,
+            ) => match format {
+                Format::Table => error(&m),
+                Format::Json | Format::Ndjson => {
+                    eprintln!("{}", json!({ "error": { "message": m, "exit_code": code } }));
+                }
+            },
         }
         code
     }
@@ -79,10 +94,17 @@ impl Failure {
 }
 
 /// The failures of a command that goes on after one: each is said at once, the worst is kept.
-#[derive(Default)]
-pub(super) struct Failures(Option<u8>);
+pub(super) struct Failures {
+    format: Format,
+    worst: Option<u8>,
+}
 
 impl Failures {
+    /// None so far; they will be said in that format.
+    pub(super) fn new(format: Format) -> Failures {
+        Failures { format, worst: None }
+    }
+
     /// Says it of what it befell, and goes on.
     ///
     /// # Errors
@@ -92,7 +114,7 @@ impl Failures {
             return Err(failure);
         }
         // The codes rise with what they mean: not found, a conflict, no cluster.
-        self.0 = self.0.max(Some(failure.about(what).say()));
+        self.worst = self.worst.max(Some(failure.about(what).say(self.format)));
         Ok(())
     }
 
@@ -101,7 +123,7 @@ impl Failures {
     /// # Errors
     /// If something failed.
     pub(super) fn end(self) -> Result<(), Failure> {
-        self.0.map_or(Ok(()), |code| Err(Failure::Said(code)))
+        self.worst.map_or(Ok(()), |code| Err(Failure::Said(code)))
     }
 }
 
@@ -161,13 +183,13 @@ mod tests {
 
     #[test]
     fn a_command_over_several_things_ends_with_the_worst_code() {
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(Format::Table);
         for failure in [Failure::Conflict("b".into()), Failure::NotFound("a".into()), Failure::failed("c")] {
             failures.note("x", failure).unwrap();
         }
         assert_eq!(failures.end().unwrap_err().code(), 4);
-        assert!(Failures::default().end().is_ok());
-        assert!(Failures::default().note("x", Failure::Unread).is_err());
+        assert!(Failures::new(Format::Table).end().is_ok());
+        assert!(Failures::new(Format::Table).note("x", Failure::Unread).is_err());
     }
 
     #[test]

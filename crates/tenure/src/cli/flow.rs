@@ -132,7 +132,7 @@ impl Flow {
 impl Ids {
     /// One after another, all of them: each is told, whatever became of those before it.
     async fn each(&self, client: &Client, verb: &str, options: Option<Value>) -> Result<(), Failure> {
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(client.format);
         for id in &self.ids {
             match ask(client, verb, id, options.as_ref()).await {
                 Ok(reached) => say(client.format, verb, &reached)?,

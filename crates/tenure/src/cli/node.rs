@@ -1,16 +1,16 @@
 //! `tenure node`: nodes, and taking them out of service.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use comfy_table::{Cell, Color};
 
 use super::{
     client::Client,
-    failure::Failure,
+    failure::{Failure, error},
     show::{self, Format},
 };
-use crate::api::views::{CordonView, NodePage, NodeView};
+use crate::api::views::{CordonView, NodePage, NodeView, PlanView};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +18,10 @@ Examples:
   tenure node drain n2 --wait     hand over what it has, and wait until nothing is left there
   tenure node uncordon n2         take flows again";
 
+/// After so long without a flow that left, it is said what stands in the way.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+/// How many flows are named then.
+const NAMED: usize = 3;
 /// How often a draining node is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -138,14 +142,34 @@ async fn say(client: &Client, name: &str, word: &str) -> Result<(), Failure> {
     })
 }
 
+/// What the planner says about flows that fit nowhere else.
+async fn why_not(client: &Client) -> Result<(), Failure> {
+    let plan: PlanView = client.get(&["v1", "plan"], &[]).await?;
+    for unplaced in plan.unplaced.iter().take(NAMED) {
+        error(&format!("{}: {}", unplaced.flow, unplaced.reason.detail));
+    }
+    if plan.unplaced.len() > NAMED {
+        error(&format!("and {} more; `tenure plan` shows them all", plan.unplaced.len() - NAMED));
+    }
+    Ok(())
+}
+
 async fn drained(client: &Client, name: &str) -> Result<(), Failure> {
     let bar = indicatif::ProgressBar::no_length();
     bar.set_style(
         indicatif::ProgressStyle::with_template("{spinner} {msg}")
             .unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner()),
     );
+    let (mut left, mut since, mut told) = (u64::MAX, Instant::now(), false);
     loop {
         let node: NodeView = client.get(&["v1", "nodes", name], &[]).await?;
+        if node.flows != left {
+            (left, since) = (node.flows, Instant::now());
+        } else if !told && since.elapsed() >= STALLED_AFTER {
+            told = true;
+            bar.suspend(|| error(&format!("nothing has left {name} for {} s; still waiting", STALLED_AFTER.as_secs())));
+            why_not(client).await?;
+        }
         if node.flows == 0 {
             bar.finish_and_clear();
             return if client.format == Format::Table {
