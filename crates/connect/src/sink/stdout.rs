@@ -140,8 +140,11 @@ async fn ended(world: &dyn World, until: Option<&Validity>) {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::atomic::{AtomicBool, Ordering},
-        sync::{Mutex, mpsc},
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+            mpsc,
+        },
         time::{Duration, Instant},
     };
 
@@ -149,17 +152,6 @@ mod tests {
 
     use super::*;
     use crate::record::{Cell, Row};
-
-    struct Standing;
-
-    impl World for Standing {
-        fn now(&self) -> Moment {
-            Moment(100)
-        }
-        fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
-            Box::pin(tokio::time::sleep(span))
-        }
-    }
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -191,8 +183,8 @@ mod tests {
     #[tokio::test]
     async fn each_record_is_a_line_as_it_came() {
         let page = Page::default();
-        let sink = Arc::new(StdoutHub::to(Arc::new(Standing), page.clone())).door();
-        let g = grant(10_000);
+        let sink = Arc::new(StdoutHub::to(passing(), page.clone())).door();
+        let g = grant(60_000);
         assert_eq!(sink.claim(&g).await, Ok(Claimed { seq: 0, position: None }));
         let both = batch([Cell::Json(r#"{"a": 1}"#.into()), Cell::Text("plain".into())]);
         let written = sink.write(g.permit(Moment(1)).unwrap(), 1, both).await;
@@ -203,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn a_permit_that_has_ended_writes_nothing() {
         let page = Page::default();
-        let sink = Arc::new(StdoutHub::to(Arc::new(Standing), page.clone())).door();
+        let sink = Arc::new(StdoutHub::to(passing(), page.clone())).door();
         let g = grant(50);
         let written = sink.write(g.permit(Moment(1)).unwrap(), 1, batch([Cell::Text("late".into())])).await;
         assert_eq!(written, doubtful());
@@ -252,16 +244,40 @@ mod tests {
         assert_eq!(sink.write(g.permit(Moment(1)).unwrap(), 1, text("x")).await, doubtful());
     }
 
+    /// Each sleep is over at once, and by then the session has been renewed by as much. The reader
+    /// reads in the third one.
+    struct Renewed {
+        now: AtomicU64,
+        session: Validity,
+        sleeps: AtomicU64,
+        reader: mpsc::Sender<()>,
+    }
+
+    impl World for Renewed {
+        fn now(&self) -> Moment {
+            Moment(self.now.load(Ordering::Acquire))
+        }
+        fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
+            if self.sleeps.fetch_add(1, Ordering::AcqRel) == 2 {
+                self.reader.send(()).unwrap();
+                return Box::pin(std::future::pending());
+            }
+            self.session.set(self.session.get().after(span));
+            self.now.fetch_add(span.as_millis() as u64, Ordering::AcqRel);
+            Box::pin(std::future::ready(()))
+        }
+    }
+
     #[tokio::test]
     async fn a_slow_write_lives_as_long_as_its_session_is_renewed() {
         let (reader, reads) = mpsc::channel();
-        let sink = Arc::new(StdoutHub::to(passing(), Stuck(reads, Page::default(), Arc::default()))).door();
         let g = grant(150);
-        let write = tokio::spawn(sink.write(g.permit(Moment(1)).unwrap(), 1, text("x")));
-        g.validity.set(Moment(60_000));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        reader.send(()).unwrap();
-        assert_eq!(write.await.unwrap(), Written::Settled { rows: 1, rejected: 0 });
+        let (now, session, sleeps) = (AtomicU64::new(100), g.validity.clone(), AtomicU64::new(0));
+        let world = Arc::new(Renewed { now, session, sleeps, reader });
+        let sink = Arc::new(StdoutHub::to(world.clone(), Stuck(reads, Page::default(), Arc::default()))).door();
+        let written = sink.write(g.permit(Moment(1)).unwrap(), 1, text("x")).await;
+        assert_eq!(written, Written::Settled { rows: 1, rejected: 0 });
+        assert_eq!(world.now(), Moment(200), "two ends of the session have passed");
     }
 
     #[tokio::test]
