@@ -5,32 +5,33 @@ mod support;
 use std::{
     net::TcpListener,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
 };
 
 use futures_util::future::{BoxFuture, join_all};
-use support::{Log, ModelSink, grant, spec};
+use support::{eventually, grant, spec, world};
 use tenure_connect::{
     gauge::{Gauge, Phase},
     pipeline::{self, Parts},
+    record::Batch,
+    sink::{ClaimError, Claimed, FlowSink, Written},
     source::{exec::ExecList, opener::Sources},
     stop::{Stop, StopSignal},
-    world::World,
 };
 use tenure_core::{
     flow::{Exit, OnLeaseLoss::RideThrough},
-    moment::Moment,
+    grant::{Grant, Permit},
 };
 
-struct RealWorld(Instant);
+/// The sink of feeds that never say anything.
+struct Unused;
 
-impl World for RealWorld {
-    fn now(&self) -> Moment {
-        Moment(self.0.elapsed().as_millis() as u64)
+impl FlowSink for Unused {
+    fn claim(&self, _: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
+        Box::pin(std::future::ready(Ok(Claimed { seq: 0, position: None })))
     }
 
-    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(span))
+    fn write(&self, _: Permit<'_>, _: u64, _: Batch) -> BoxFuture<'static, Written> {
+        panic!("nothing was sent")
     }
 }
 
@@ -50,8 +51,7 @@ async fn an_idle_tcp_feed_costs_less_than_two_and_a_half_kibibytes() {
         // The other ends, held by the kernel alone.
         listener.incoming().take(WARM + FEEDS).map(Result::unwrap).collect::<Vec<_>>()
     });
-    let sink = Arc::new(ModelSink::new(Log::default()));
-    let (opener, world) = (Arc::new(Sources::new(ExecList::default())), Arc::new(RealWorld(Instant::now())));
+    let (sink, opener, world) = (Arc::new(Unused), Arc::new(Sources::new(ExecList::default())), world());
     // A node shares one spec among nobody; here it is shared, so that the feed alone is measured.
     let spec = spec(&format!(
         r#"{{"id": "f", "source": {{"tcp": {{"address": "{address}"}}}}, "codec": {{"ndjson": {{"position": "/seq"}}}},
@@ -88,9 +88,6 @@ async fn an_idle_tcp_feed_costs_less_than_two_and_a_half_kibibytes() {
 }
 
 async fn running(gauges: &[Arc<Gauge>]) {
-    let start = Instant::now();
-    while !gauges.iter().all(|gauge| gauge.phase() == Phase::Running) {
-        assert!(start.elapsed() < Duration::from_secs(20), "not all feeds are open");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let open = || gauges.iter().all(|gauge| gauge.phase() == Phase::Running);
+    eventually("all feeds are open", open).await;
 }

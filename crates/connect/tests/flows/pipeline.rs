@@ -1,13 +1,10 @@
 //! Transcripts of one flow's body, stepped by hand.
 
-mod support;
-
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
 };
 
-use support::{Does, Log, ModelSink, Script, Stage, grant, positioned, spec};
 use tenure_connect::{
     gauge::Phase,
     pipeline::{self, BATCH_BYTES, BATCH_RECORDS, Parts},
@@ -21,6 +18,12 @@ use tenure_core::{
     },
     moment::{Dice, Moment},
     token::Token,
+};
+
+use crate::{
+    model::{Log, ModelSink},
+    stage::{Does, Script, Stage, positioned},
+    support::{grant, spec},
 };
 
 fn fenced() -> Stage {

@@ -1,26 +1,23 @@
 //! Sources against real sockets and real commands.
 
-mod support;
-
 use std::{
     future::poll_fn,
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use support::spec;
 use tenure_connect::{
     record::Position,
     source::{Opener, Source, exec::ExecList, opener::Sources},
 };
 use tenure_core::flow::{Reason, Spec, supervisor::Code};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -31,8 +28,10 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-/// Longer than anything here takes; a test that needs it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::{
+    support::{PATIENCE, eventually, spec},
+    upstream::{line, listen},
+};
 
 fn flow(source: &str) -> Arc<Spec> {
     spec(&format!(
@@ -68,26 +67,6 @@ async fn next(source: &mut dyn Source, got: &mut Vec<u8>) -> Result<(), Reason> 
         })
     });
     timeout(PATIENCE, read).await.expect("the feed says something in time")
-}
-
-async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    (listener, address)
-}
-
-async fn line(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
-    let mut line = String::new();
-    tokio::io::BufReader::new(stream).read_line(&mut line).await.unwrap();
-    line
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "never came true: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 // TCP
@@ -413,7 +392,7 @@ async fn nothing_that_a_command_started_outlives_its_flow() {
     let processes = String::from_utf8(got).unwrap();
     assert!(processes.lines().all(alive));
     drop(source);
-    eventually("both are gone", || !processes.lines().any(alive));
+    eventually("both are gone", || !processes.lines().any(alive)).await;
 }
 
 /// Not a test of its own: the process that the next one kills.
@@ -428,10 +407,10 @@ async fn a_node_with_a_command() {
     std::future::pending::<()>().await;
 }
 
-#[test]
-fn a_command_dies_with_a_node_that_is_killed() {
+#[tokio::test]
+async fn a_command_dies_with_a_node_that_is_killed() {
     let mut node = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "a_node_with_a_command", "--nocapture"])
+        .args(["--ignored", "--exact", "sources::a_node_with_a_command", "--nocapture"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -440,5 +419,5 @@ fn a_command_dies_with_a_node_that_is_killed() {
     assert!(alive(&command));
     node.kill().unwrap();
     node.wait().unwrap();
-    eventually("the command is gone", || !alive(&command));
+    eventually("the command is gone", || !alive(&command)).await;
 }

@@ -1,15 +1,11 @@
 //! Whole attempts through the node's door: real sockets, a model of the fence.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, atomic::Ordering},
-    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
-use support::{Log, ModelSink, grant, spec};
 use tenure_connect::{
     connectors::{Connectors, Looked, Setup, SinkRack},
     gauge::{Gauge, Phase},
@@ -17,34 +13,23 @@ use tenure_connect::{
     sink::{ClaimError, FlowSink},
     source::exec::ExecList,
     stop::{Stop, StopSignal},
-    world::World,
 };
 use tenure_core::{
     flow::{Exit, OnLeaseLoss::RideThrough, Reason, Spec, supervisor::Code},
     id::FlowId,
-    moment::Moment,
     token::Token,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
 
-/// Longer than anything here takes; a test that needs it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct RealWorld(Instant);
-
-impl World for RealWorld {
-    fn now(&self) -> Moment {
-        Moment(self.0.elapsed().as_millis() as u64)
-    }
-
-    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(span))
-    }
-}
+use crate::{
+    model::{Log, ModelSink},
+    support::{eventually, grant, spec, world},
+    upstream::{line, listen},
+};
 
 /// Every flow's sink is the same model.
 struct OneModel(ModelSink);
@@ -72,8 +57,11 @@ struct Attempt {
 }
 
 fn connectors(sink: &ModelSink) -> Connectors {
-    let sinks = Arc::new(OneModel(sink.clone()));
-    Connectors::new(Setup { world: Arc::new(RealWorld(Instant::now())), exec: ExecList::default(), sinks })
+    connectors_to(Arc::new(OneModel(sink.clone())))
+}
+
+fn connectors_to(sinks: Arc<dyn SinkRack>) -> Connectors {
+    Connectors::new(Setup { world: world(), exec: ExecList::default(), sinks })
 }
 
 fn start(spec: Arc<Spec>) -> Attempt {
@@ -96,26 +84,11 @@ fn flow(address: &str, codec: &str) -> Arc<Spec> {
     ))
 }
 
-async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    (listener, address)
-}
-
 /// A reader that came, and where it wants to go on.
 async fn greeted(listener: &TcpListener) -> (TcpStream, String) {
     let (mut stream, _) = listener.accept().await.unwrap();
-    let mut hello = String::new();
-    BufReader::new(&mut stream).read_line(&mut hello).await.unwrap();
+    let hello = line(&mut stream).await;
     (stream, hello.trim_end().to_owned())
-}
-
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 #[tokio::test]
@@ -237,9 +210,7 @@ impl SinkRack for Stuck {
 async fn nothing_is_opened_before_or_on_the_thread_that_awaits_it() {
     let (answer, answers) = std::sync::mpsc::channel();
     let sink = ModelSink::new(Log::default());
-    let sinks = Arc::new(Stuck(Mutex::new(Some(answers)), sink));
-    let connectors =
-        Connectors::new(Setup { world: Arc::new(RealWorld(Instant::now())), exec: ExecList::default(), sinks });
+    let connectors = connectors_to(Arc::new(Stuck(Mutex::new(Some(answers)), sink)));
     let flow = flow("x:1", "{}");
     drop(connectors.look(vec![(FlowId::new("f").unwrap(), flow.clone())]));
     let closing = tokio::spawn(connectors.close(grant(RideThrough, 1), flow));

@@ -1,19 +1,15 @@
 //! The main job on one machine: a feed with positions, a database, and holders that come and go.
 
-mod support;
-
 use std::{
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OpenFlags};
-use support::{grant, spec};
 use tenure_connect::{
     connectors::{Connectors, Setup},
     gauge::Gauge,
@@ -30,29 +26,15 @@ use tenure_core::{
         supervisor::Code,
     },
     grant::Grant,
-    moment::{Dice, Moment},
+    moment::Dice,
     token::Token,
 };
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
+
+use crate::{
+    support::{self, PATIENCE, eventually, spec, world},
+    upstream::{line, listen},
 };
-
-/// Longer than anything here takes; a test that needs it has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-struct RealWorld(Instant);
-
-impl World for RealWorld {
-    fn now(&self) -> Moment {
-        Moment(self.0.elapsed().as_millis() as u64)
-    }
-
-    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(span))
-    }
-}
 
 /// A feed of numbered records, 1 to `last`, from whatever position a reader asks for.
 struct Feed {
@@ -62,8 +44,7 @@ struct Feed {
 
 impl Feed {
     async fn of(last: u64, pause: Duration) -> Feed {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let (listener, address) = listen().await;
         let readers = Arc::new(AtomicU64::new(0));
         let counted = readers.clone();
         tokio::spawn(async move {
@@ -88,8 +69,7 @@ impl Feed {
 
 /// Sends the record of the position again, as feeds do that resume inclusively.
 async fn serve(mut stream: TcpStream, last: u64, pause: Duration) -> std::io::Result<()> {
-    let mut hello = String::new();
-    BufReader::new(&mut stream).read_line(&mut hello).await?;
+    let hello = line(&mut stream).await;
     let from = hello.trim_end_matches('\n').strip_prefix("FROM ").unwrap().parse().unwrap_or(1);
     for seq in from..=last {
         stream.write_all(format!("{{\"seq\":{seq},\"price\":{}.5}}\n", seq * 10).as_bytes()).await?;
@@ -102,7 +82,6 @@ async fn serve(mut stream: TcpStream, last: u64, pause: Duration) -> std::io::Re
 }
 
 struct Node {
-    world: Arc<RealWorld>,
     connectors: Connectors,
 }
 
@@ -114,16 +93,8 @@ struct Attempt {
 
 impl Node {
     fn new(name: &str) -> Node {
-        let world = Arc::new(RealWorld(Instant::now()));
-        let sinks = Arc::new(Sinks::new(&format!("tenure/{name}/00000001"), world.clone()));
-        let connectors = Connectors::new(Setup { world: world.clone(), exec: ExecList::default(), sinks });
-        Node { world, connectors }
-    }
-
-    fn grant(&self, on_lease_loss: OnLeaseLoss, epoch: u64) -> Grant {
-        let grant = grant(on_lease_loss, epoch);
-        grant.validity.set(self.world.now().after(PATIENCE));
-        grant
+        let sinks = Arc::new(Sinks::new(&format!("tenure/{name}/00000001"), world()));
+        Node { connectors: Connectors::new(Setup { world: world(), exec: ExecList::default(), sinks }) }
     }
 
     fn start(&self, spec: &Arc<Spec>, grant: Grant) -> Attempt {
@@ -145,12 +116,11 @@ impl Attempt {
     }
 }
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+/// A grant whose session outlives the test.
+fn grant(on_lease_loss: OnLeaseLoss, epoch: u64) -> Grant {
+    let grant = support::grant(on_lease_loss, epoch);
+    grant.validity.set(world().now().after(PATIENCE));
+    grant
 }
 
 fn stored(file: &Path) -> Vec<u64> {
@@ -175,13 +145,13 @@ async fn holders_that_are_killed_at_any_point_lose_and_double_nothing() {
     let mut dice = Dice::from_seed(11);
     for epoch in 1..=12 {
         let node = Node::new(&format!("n{epoch}"));
-        let attempt = node.start(&flow, node.grant(RideThrough, epoch));
+        let attempt = node.start(&flow, grant(RideThrough, epoch));
         let enough = 1 + dice.below(1500);
         eventually("it settles something", || attempt.settled() >= enough || stored(&file).len() as u64 == LAST).await;
         attempt.kill().await;
     }
     let node = Node::new("last");
-    let attempt = node.start(&flow, node.grant(RideThrough, 13));
+    let attempt = node.start(&flow, grant(RideThrough, 13));
     eventually("all is stored", || fence_or_none(&file).as_deref() == Some("20000")).await;
     attempt.stop.raise(Stop::Flush);
     assert_eq!(attempt.task.await.unwrap(), Exit::Stopped);
@@ -200,12 +170,12 @@ async fn a_holder_that_was_replaced_enters_nothing_more() {
     let feed = Feed::of(1_000_000, Duration::from_millis(1)).await;
     let flow = feed.flow(&file, "increasing");
     let (old, new) = (Node::new("old"), Node::new("new"));
-    let stale = old.start(&flow, old.grant(RideThrough, 1));
+    let stale = old.start(&flow, grant(RideThrough, 1));
     eventually("the old holder settles", || stale.settled() > 100).await;
-    let fresh = new.start(&flow, new.grant(RideThrough, 2));
+    let fresh = new.start(&flow, grant(RideThrough, 2));
     assert_eq!(stale.task.await.unwrap(), Exit::Fenced { by: Token::first(1, 2) });
     eventually("the new holder settles", || fresh.settled() > 1000).await;
-    let again = old.start(&flow, old.grant(RideThrough, 1));
+    let again = old.start(&flow, grant(RideThrough, 1));
     assert_eq!(again.task.await.unwrap(), Exit::Regressed { stored: Token::first(1, 2) });
     fresh.stop.raise(Stop::Flush);
     assert_eq!(fresh.task.await.unwrap(), Exit::Stopped);
@@ -222,9 +192,9 @@ async fn closing_a_flow_stops_its_rows_whoever_still_runs_it() {
     let feed = Feed::of(1_000_000, Duration::from_millis(1)).await;
     let flow = feed.flow(&file, "opaque");
     let (holder, closer) = (Node::new("holder"), Node::new("closer"));
-    let attempt = holder.start(&flow, holder.grant(RideThrough, 1));
+    let attempt = holder.start(&flow, grant(RideThrough, 1));
     eventually("it settles", || attempt.settled() > 100).await;
-    closer.connectors.close(closer.grant(RideThrough, 2), flow.clone()).await.unwrap();
+    closer.connectors.close(grant(RideThrough, 2), flow.clone()).await.unwrap();
     let rows = stored(&file).len();
     assert_eq!(attempt.task.await.unwrap(), Exit::Fenced { by: Token::first(1, 2) });
     assert_eq!(stored(&file).len(), rows, "not one row after the close was answered");
@@ -239,10 +209,10 @@ async fn a_strict_flow_writes_nothing_once_its_session_may_have_expired() {
     let file = directory.path().join("feeds.db");
     let feed = Feed::of(1_000_000, Duration::from_millis(1)).await;
     let node = Node::new("n1");
-    let grant = node.grant(Strict, 1);
+    let grant = grant(Strict, 1);
     let attempt = node.start(&feed.flow(&file, "opaque"), grant.clone());
     eventually("it settles", || attempt.settled() > 100).await;
-    grant.validity.set(node.world.now());
+    grant.validity.set(world().now());
     let exit = attempt.task.await.unwrap();
     assert!(matches!(&exit, Exit::Failed(Reason { code: Code::LeaseDoubtful, .. })), "{exit:?}");
     assert_eq!(fence(&file), stored(&file).len().to_string());
