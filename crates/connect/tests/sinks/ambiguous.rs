@@ -1,8 +1,9 @@
 //! A commit whose answer is lost: did it happen?
 
 use crate::{
-    house::{Db, at, eventually, fenced, grant, rows, server, settled, sinks, write},
+    house::{Database, Db, at, fenced, first_claim, rows, server, settled, sinks, write},
     proxy::{Cut, Proxy},
+    support::eventually,
 };
 
 async fn through_a_proxy() -> (Db, Db, Proxy) {
@@ -18,9 +19,8 @@ async fn through_a_proxy() -> (Db, Db, Proxy) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_found_and_not_repeated() {
     let (direct, db, proxy) = through_a_proxy().await;
-    let (sinks, g) = (sinks("a/1"), grant("f", 1, 1));
-    let sink = db.door(&sinks, "f", "bigint");
-    sink.claim(&g).await.unwrap();
+    let sinks = sinks("a/1");
+    let (sink, g) = first_claim(db.door(&sinks, "f")).await;
     proxy.cut_once(Cut::BeforeItsAnswer);
     assert_eq!(write(&sink, &g, 1, at("p", rows(0..3))).await, settled(3, 0));
     assert!(proxy.has_cut());
@@ -32,9 +32,8 @@ async fn a_commit_whose_answer_is_lost_is_found_and_not_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_never_arrived_is_repeated() {
     let (direct, db, proxy) = through_a_proxy().await;
-    let (sinks, g) = (sinks("a/1"), grant("f", 1, 1));
-    let sink = db.door(&sinks, "f", "bigint");
-    sink.claim(&g).await.unwrap();
+    let sinks = sinks("a/1");
+    let (sink, g) = first_claim(db.door(&sinks, "f")).await;
     proxy.cut_once(Cut::BeforeTheLastMessage);
     assert_eq!(write(&sink, &g, 1, rows(0..3)).await, settled(3, 0));
     assert!(proxy.has_cut());
@@ -45,9 +44,8 @@ async fn a_commit_that_never_arrived_is_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_found_even_after_a_takeover() {
     let (direct, db, proxy) = through_a_proxy().await;
-    let (sinks, g) = (sinks("a/1"), grant("f", 1, 1));
-    let sink = db.door(&sinks, "f", "bigint");
-    sink.claim(&g).await.unwrap();
+    let sinks = sinks("a/1");
+    let (sink, g) = first_claim(db.door(&sinks, "f")).await;
     // The claim of the successor comes between the commit and the look.
     direct.sql(
         "CREATE FUNCTION takeover() RETURNS trigger LANGUAGE plpgsql AS
@@ -64,11 +62,9 @@ async fn a_commit_whose_answer_is_lost_is_found_even_after_a_takeover() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_is_terminated_while_it_waits_to_commit_costs_nothing() {
     let db = Db::new();
-    let (sinks, g) = (sinks("a/1"), grant("f", 1, 1));
-    let sink = db.door(&sinks, "f", "bigint");
-    sink.claim(&g).await.unwrap();
-    let stranger = db.session("psql").await;
-    stranger.batch_execute("BEGIN; SELECT FROM tenure_flow_fence WHERE flow = 'f' FOR UPDATE").await.unwrap();
+    let sinks = sinks("a/1");
+    let (sink, g) = first_claim(db.door(&sinks, "f")).await;
+    let stranger = db.fence_locked("f").await;
     let (also, g2) = (std::sync::Arc::clone(&sink), g.clone());
     let writing = tokio::spawn(async move { write(&also, &g2, 1, rows(0..3)).await });
     let waiting = "FROM pg_stat_activity WHERE application_name = 'tenure/a/1' AND wait_event_type = 'Lock'
@@ -87,11 +83,9 @@ async fn a_zombie_of_our_own_attempt_that_commits_late_is_recognised() {
     for key in ["PRIMARY KEY", ""] {
         let (direct, db, proxy) = through_a_proxy().await;
         direct.sql(&format!("DROP TABLE t; CREATE TABLE t (n bigint {key})"));
-        let (sinks, g) = (sinks("a/1"), grant("f", 1, 1));
-        let sink = db.door(&sinks, "f", "bigint");
-        sink.claim(&g).await.unwrap();
-        let stranger = direct.session("psql").await;
-        stranger.batch_execute("BEGIN; SELECT FROM tenure_flow_fence WHERE flow = 'f' FOR UPDATE").await.unwrap();
+        let sinks = sinks("a/1");
+        let (sink, g) = first_claim(db.door(&sinks, "f")).await;
+        let stranger = direct.fence_locked("f").await;
         proxy.cut_once(Cut::LeavingAZombie);
         let (also, g2) = (std::sync::Arc::clone(&sink), g.clone());
         let writing = tokio::spawn(async move { write(&also, &g2, 1, rows(0..3)).await });

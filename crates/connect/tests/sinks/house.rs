@@ -1,66 +1,39 @@
-//! What every sink test needs: a clock, a spec, a grant, a batch.
+//! What every sink test needs: databases, doors, a grant, a batch.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
 use tenure_connect::{
     connectors::SinkRack,
     record::{Batch, Cell, Position, Rejected},
-    sink::{FlowSink, Written, hubs::Sinks},
-    world::World,
+    sink::{ClaimError, Claimed, FlowSink, Written, hubs::Sinks},
 };
 use tenure_core::{
-    flow::{Document, OnLeaseLoss, Spec},
-    grant::{Grant, Validity},
+    flow::{OnLeaseLoss, Spec},
+    grant::Grant,
     id::FlowId,
     moment::Moment,
     token::{Holder, Token},
 };
 use tenure_testbed::server::Postgres;
 
-/// The machine's clock and tokio's sleep.
-#[derive(Debug)]
-pub(crate) struct Real(Instant);
-
-impl World for Real {
-    fn now(&self) -> Moment {
-        Moment(1 + self.0.elapsed().as_millis() as u64)
-    }
-    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(span))
-    }
-}
-
-pub(crate) fn world() -> Arc<Real> {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    Arc::new(Real(*START))
-}
+use crate::support::{self, world};
 
 /// One process's sinks.
 pub(crate) fn sinks(name: &str) -> Sinks {
     Sinks::new(&format!("tenure/{name}"), world())
 }
 
-pub(crate) fn spec(flow: &str, sink: serde_json::Value) -> Spec {
-    let document = serde_json::json!({
-        "id": flow, "source": {"tcp": {"address": "127.0.0.1:1"}}, "codec": {"ndjson": {}}, "sink": sink
-    });
-    serde_json::from_value::<Document>(document).unwrap().check().unwrap()
+pub(crate) fn spec(flow: &str, sink: Value) -> Arc<Spec> {
+    let source = json!({"tcp": {"address": "127.0.0.1:1"}});
+    support::spec(&json!({"id": flow, "source": source, "codec": {"ndjson": {}}, "sink": sink}).to_string())
 }
 
 pub(crate) fn grant(flow: &str, epoch: u64, holder: u128) -> Grant {
-    Grant {
-        flow: FlowId::new(flow).unwrap(),
-        token: Token::first(1, epoch),
-        holder: Holder(holder),
-        origin: 0,
-        on_lease_loss: OnLeaseLoss::RideThrough,
-        validity: Validity::until(Moment(0)),
-    }
+    let flow = FlowId::new(flow).unwrap();
+    Grant { flow, holder: Holder(holder), ..support::grant(OnLeaseLoss::RideThrough, epoch) }
 }
 
 /// Rows of whole numbers, one column each.
@@ -91,8 +64,49 @@ pub(crate) fn fenced(epoch: u64) -> Written {
     Written::Fenced { by: Token::first(1, epoch) }
 }
 
+pub(crate) fn claimed(seq: u64, position: Option<&str>) -> Result<Claimed, ClaimError> {
+    Ok(Claimed { seq, position: position.map(|p| Position(p.into())) })
+}
+
 pub(crate) fn open(sinks: &Sinks, spec: &Spec) -> Arc<dyn FlowSink> {
     sinks.open(spec).unwrap()
+}
+
+/// Where flows write into a table `t`.
+pub(crate) trait Database {
+    /// The sink of a flow's document: that table, with those columns.
+    fn sink(&self, columns: Value) -> Value;
+
+    /// A flow's door into that table with a column `n` of whole numbers.
+    fn door(&self, sinks: &Sinks, flow: &str) -> Arc<dyn FlowSink>;
+
+    /// What is in that column, in order.
+    fn numbers(&self) -> Vec<i64>;
+}
+
+/// A door with the grant that it was claimed under.
+pub(crate) type Claim = (Arc<dyn FlowSink>, Grant);
+
+/// The door of the flow `f`, claimed by its first holder.
+pub(crate) async fn first_claim(door: Arc<dyn FlowSink>) -> Claim {
+    let grant = grant("f", 1, 1);
+    door.claim(&grant).await.unwrap();
+    (door, grant)
+}
+
+/// The doors of the flows `f0`, `f1`, ..., claimed together by their first holder.
+pub(crate) async fn first_claims(database: &impl Database, sinks: &Sinks, flows: usize) -> Vec<Claim> {
+    let names = (0..flows).map(|n| format!("f{n}"));
+    let doors: Vec<_> = names.map(|name| (database.door(sinks, &name), grant(&name, 1, 1))).collect();
+    join_all(doors.iter().map(|(sink, g)| async { sink.claim(g).await.unwrap() })).await;
+    doors
+}
+
+/// The greatest token that claimed the flow `f`, as the sink tells it.
+pub(crate) async fn token_in(database: &dyn Database, sinks: &Sinks) -> Option<Token> {
+    let id = FlowId::new("f").unwrap();
+    let mut looked = sinks.look(vec![(id.clone(), spec("f", database.sink(json!({}))))]).await;
+    looked.remove(&id).unwrap().unwrap()
 }
 
 /// One server for all tests of this binary; it ends with the process.
@@ -118,15 +132,9 @@ impl Db {
         Db { url: url.to_owned(), secret }
     }
 
-    pub(crate) fn sink(&self, table: &str, columns: serde_json::Value) -> serde_json::Value {
+    pub(crate) fn table(&self, table: &str, columns: Value) -> Value {
         let file = self.secret.path().to_str().unwrap();
-        serde_json::json!({"postgres": {"url": {"file": file}, "table": table, "columns": columns}})
-    }
-
-    /// A flow's door into table `t` with a column `n` of that type.
-    pub(crate) fn door(&self, sinks: &Sinks, flow: &str, sql_type: &str) -> Arc<dyn FlowSink> {
-        let columns = serde_json::json!({"n": {"at": "/n", "type": sql_type}});
-        open(sinks, &spec(flow, self.sink("t", columns)))
+        json!({"postgres": {"url": {"file": file}, "table": table, "columns": columns}})
     }
 
     pub(crate) fn sql(&self, sql: &str) -> String {
@@ -141,13 +149,25 @@ impl Db {
         tokio::spawn(connection);
         client
     }
+    /// A stranger's transaction that has locked the flow's fence row, until it is rolled back.
+    pub(crate) async fn fence_locked(&self, flow: &str) -> tokio_postgres::Client {
+        let stranger = self.session("psql").await;
+        let lock = format!("BEGIN; SELECT FROM tenure_flow_fence WHERE flow = '{flow}' FOR UPDATE");
+        stranger.batch_execute(&lock).await.unwrap();
+        stranger
+    }
 }
 
-/// Waits until the condition holds.
-pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited 20 s for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+impl Database for Db {
+    fn sink(&self, columns: Value) -> Value {
+        self.table("t", columns)
+    }
+
+    fn door(&self, sinks: &Sinks, flow: &str) -> Arc<dyn FlowSink> {
+        open(sinks, &spec(flow, self.sink(json!({"n": {"at": "/n", "type": "bigint"}}))))
+    }
+
+    fn numbers(&self) -> Vec<i64> {
+        self.sql("SELECT n FROM t ORDER BY n").lines().map(|n| n.parse().unwrap()).collect()
     }
 }

@@ -6,17 +6,19 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tenure_connect::{
     connectors::SinkRack,
-    record::{Batch, Cell, Position, Row},
-    sink::{ClaimError, Claimed, Written},
+    record::{Batch, Cell, Row},
+    sink::{ClaimError, Written},
 };
-use tenure_core::{flow::supervisor::Code, grant::Grant, id::FlowId, token::Token};
+use tenure_core::flow::supervisor::Code;
 use tenure_testbed::server::Postgres;
 
-use crate::house::{Db, at, eventually, fenced, grant, open, rows, server, settled, sinks, spec, with_rejected, write};
-
-fn claimed(seq: u64, position: Option<&str>) -> Result<Claimed, ClaimError> {
-    Ok(Claimed { seq, position: position.map(|p| Position(p.into())) })
-}
+use crate::{
+    house::{
+        Database, Db, at, claimed, fenced, first_claim, first_claims, grant, open, rows, server, settled, sinks, spec,
+        with_rejected, write,
+    },
+    support::eventually,
+};
 
 fn batch(rows: impl IntoIterator<Item = Row>) -> Batch {
     Batch { rows: rows.into_iter().collect(), ..Batch::default() }
@@ -27,49 +29,11 @@ fn text(text: &str) -> Cell {
 }
 
 #[tokio::test]
-async fn rows_and_position_land_together_and_the_next_claim_reads_them() {
-    let db = Db::new();
-    let sinks = sinks("a/1");
-    let sink = db.door(&sinks, "f", "bigint");
-    let g = grant("f", 1, 1);
-    assert_eq!(sink.claim(&g).await, claimed(0, None));
-    assert_eq!(write(&sink, &g, 1, at(r"p'1\", rows(0..3))).await, settled(3, 0));
-    assert_eq!(write(&sink, &g, 2, rows(3..4)).await, settled(1, 0));
-    assert_eq!(sink.claim(&g).await, claimed(2, Some(r"p'1\")), "claiming again changes nothing");
-    assert_eq!(db.sql("SELECT array_agg(n ORDER BY n), pg_typeof(min(n)) FROM t"), "{0,1,2,3}|bigint");
-    let restarted = Grant { origin: 5, ..grant("f", 2, 1) };
-    assert_eq!(sink.claim(&restarted).await, claimed(2, None), "a greater origin forgets the position");
-    let id = FlowId::new("f").unwrap();
-    let looked = sinks.look(vec![(id.clone(), Arc::new(spec("f", db.sink("t", json!({})))))]).await;
-    assert_eq!(looked[&id], Ok(Some(Token::first(1, 2))));
-}
-
-#[tokio::test]
-async fn a_stale_token_and_a_stale_sequence_write_nothing() {
-    let db = Db::new();
-    let (one, two) = (sinks("a/1"), sinks("b/2"));
-    let (old, new) = (db.door(&one, "f", "bigint"), db.door(&two, "f", "bigint"));
-    let (g1, g2) = (grant("f", 1, 1), grant("f", 2, 2));
-    old.claim(&g1).await.unwrap();
-    assert_eq!(write(&old, &g1, 1, rows(0..1)).await, settled(1, 0));
-    assert_eq!(new.claim(&g2).await, claimed(1, None));
-    assert_eq!(write(&old, &g1, 2, rows(1..2)).await, fenced(2));
-    assert_eq!(old.claim(&g1).await, Err(ClaimError::Higher(Token::first(1, 2))));
-    let clone = grant("f", 2, 3);
-    assert_eq!(old.claim(&clone).await, Err(ClaimError::Higher(Token::first(1, 2))), "same token, other holder");
-    assert_eq!(write(&new, &g2, 2, rows(2..3)).await, settled(1, 0));
-    assert_eq!(write(&new, &g2, 2, rows(3..4)).await, fenced(2), "same token, stale sequence");
-    assert_eq!(db.sql("SELECT array_agg(n ORDER BY n) FROM t"), "{0,2}");
-}
-
-#[tokio::test]
 async fn a_fenced_flow_does_not_stop_the_others_of_its_batch() {
     let db = Db::new();
     let (one, two) = (sinks("a/1"), sinks("b/2"));
-    let names: Vec<String> = (0..20).map(|n| format!("f{n}")).collect();
-    let doors: Vec<_> = names.iter().map(|name| (db.door(&one, name, "bigint"), grant(name, 1, 1))).collect();
-    join_all(doors.iter().map(|(sink, g)| async { sink.claim(g).await.unwrap() })).await;
-    db.door(&two, "f7", "bigint").claim(&grant("f7", 2, 2)).await.unwrap();
+    let doors = first_claims(&db, &one, 20).await;
+    db.door(&two, "f7").claim(&grant("f7", 2, 2)).await.unwrap();
     let written = join_all(doors.iter().map(|(sink, g)| write(sink, g, 1, rows(0..1)))).await;
     for (n, written) in written.into_iter().enumerate() {
         assert_eq!(written, if n == 7 { fenced(2) } else { settled(1, 0) }, "f{n}");
@@ -78,25 +42,9 @@ async fn a_fenced_flow_does_not_stop_the_others_of_its_batch() {
 }
 
 #[tokio::test]
-async fn a_fence_never_goes_back() {
-    let db = Db::new();
-    let sinks = sinks("a/1");
-    let mut highest = 0;
-    for (turn, epoch) in [3, 1, 5, 5, 4, 9, 2, 9, 8].into_iter().enumerate() {
-        // Each turn another holder: even the same token does not pass.
-        let result = db.door(&sinks, "f", "bigint").claim(&grant("f", epoch, turn as u128)).await;
-        assert_eq!(result.is_ok(), epoch > highest, "epoch {epoch} after {highest}");
-        highest = highest.max(epoch);
-        assert_eq!(db.sql("SELECT epoch FROM tenure_flow_fence"), highest.to_string());
-    }
-}
-
-#[tokio::test]
 async fn without_columns_there_is_one_json_column_record() {
     let db = Db::new();
-    let sink = open(&sinks("a/1"), &spec("f", db.sink("t", json!({}))));
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(open(&sinks("a/1"), &spec("f", db.sink(json!({}))))).await;
     let both = batch([[Cell::Json(r#"{"a": 1}"#.into())].into(), [text("a \"line\"")].into()]);
     assert_eq!(write(&sink, &g, 1, both).await, settled(2, 0));
     assert_eq!(db.sql("SELECT record, pg_typeof(record) FROM t"), "{\"a\": 1}|json\n\"a \\\"line\\\"\"|json");
@@ -121,9 +69,7 @@ async fn typed_columns_take_their_values_in_binary() {
     ];
     let columns: serde_json::Map<_, _> =
         types.iter().enumerate().map(|(i, t)| (format!("c{i:02}"), json!({"at": "/x", "type": t}))).collect();
-    let sink = open(&sinks("a/1"), &spec("f", db.sink("t", columns.into())));
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(open(&sinks("a/1"), &spec("f", db.sink(columns.into())))).await;
     let row = [
         Cell::Bool(true),
         Cell::Int(-3),
@@ -152,9 +98,7 @@ async fn a_table_with_other_types_is_written_as_text() {
     let db = Db::new();
     db.sql("CREATE TABLE t (price numeric(10,2), ip inet, doc json, note text DEFAULT 'mine')");
     let columns = json!({"doc": "", "ip": "/i", "price": "/p"});
-    let sink = open(&sinks("a/1"), &spec("f", db.sink("public.t", columns)));
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(open(&sinks("a/1"), &spec("f", db.table("public.t", columns)))).await;
     let too_big = [Cell::Json("{}".into()), text("10.0.0.1"), Cell::Json("18446744073709551616".into())];
     let fits = [text("a\tb"), text("::1"), text("1.239")];
     let bad = [Cell::Null, text("not an address"), Cell::Int(1)];
@@ -167,9 +111,7 @@ async fn a_table_with_other_types_is_written_as_text() {
 #[tokio::test]
 async fn a_cell_that_its_column_cannot_hold_is_kept_aside_without_asking_the_server() {
     let db = Db::new();
-    let sink = db.door(&sinks("a/1"), "f", "bigint");
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(db.door(&sinks("a/1"), "f")).await;
     let mixed = batch([[Cell::Int(1)].into(), [text("one")].into(), [Cell::Int(2)].into()]);
     assert_eq!(write(&sink, &g, 1, with_rejected(mixed, "torn")).await, settled(2, 2));
     assert_eq!(
@@ -183,9 +125,7 @@ async fn a_row_that_the_table_refuses_is_found_and_kept_aside_while_the_others_l
     let db = Db::new();
     db.sql("CREATE TABLE t (n bigint PRIMARY KEY CHECK (n <> 613))");
     let sinks = sinks("a/1");
-    let names = ["a", "b", "c", "d"];
-    let doors: Vec<_> = names.iter().map(|name| (db.door(&sinks, name, "bigint"), grant(name, 1, 1))).collect();
-    join_all(doors.iter().map(|(sink, g)| async { sink.claim(g).await.unwrap() })).await;
+    let doors = first_claims(&db, &sinks, 4).await;
     let of = |i: i64| if i == 2 { rows([600, 601, 601, 613, 614]) } else { rows(i * 100..i * 100 + 5) };
     let all = join_all(doors.iter().enumerate().map(|(i, (sink, g))| write(sink, g, 1, of(i as i64)))).await;
     assert_eq!(all, [settled(5, 0), settled(5, 0), settled(3, 2), settled(5, 0)]);
@@ -201,9 +141,7 @@ async fn a_row_that_the_table_refuses_is_found_and_kept_aside_while_the_others_l
 async fn a_constraint_that_is_checked_at_commit_is_bisected_too() {
     let db = Db::new();
     db.sql("CREATE TABLE t (n bigint UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO t VALUES (3)");
-    let sink = db.door(&sinks("a/1"), "f", "bigint");
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(db.door(&sinks("a/1"), "f")).await;
     assert_eq!(write(&sink, &g, 1, rows(0..8)).await, settled(7, 1));
     assert_eq!(db.sql("SELECT count(*), count(DISTINCT n) FROM t"), "8|8");
 }
@@ -213,7 +151,7 @@ async fn who_is_refused_everything_fails_with_the_reason_and_loses_nothing() {
     let db = Db::new();
     db.sql("CREATE TABLE t (n bigint CHECK (n < 0))");
     let sinks = sinks("a/1");
-    let (bad, good) = (db.door(&sinks, "bad", "bigint"), db.door(&sinks, "good", "bigint"));
+    let (bad, good) = (db.door(&sinks, "bad"), db.door(&sinks, "good"));
     let (g1, g2) = (grant("bad", 1, 1), grant("good", 1, 1));
     bad.claim(&g1).await.unwrap();
     good.claim(&g2).await.unwrap();
@@ -228,9 +166,7 @@ async fn who_is_refused_everything_fails_with_the_reason_and_loses_nothing() {
 #[tokio::test]
 async fn of_bad_records_only_the_newest_thousand_stay() {
     let db = Db::new();
-    let sink = db.door(&sinks("a/1"), "f", "bigint");
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(db.door(&sinks("a/1"), "f")).await;
     let bad = |n: usize| batch((0..n).map(|_| [text("x")].into()));
     assert_eq!(write(&sink, &g, 1, bad(700)).await, settled(0, 700));
     assert_eq!(write(&sink, &g, 2, bad(1200)).await, settled(0, 1200));
@@ -243,18 +179,16 @@ async fn a_column_that_is_missing_and_a_right_that_is_missing_are_told_at_once()
     let db = Db::new();
     db.sql("CREATE TABLE t (other bigint)");
     let a = sinks("a/1");
-    let Err(ClaimError::Failed(reason)) = db.door(&a, "f", "bigint").claim(&grant("f", 1, 1)).await else { panic!() };
+    let Err(ClaimError::Failed(reason)) = db.door(&a, "f").claim(&grant("f", 1, 1)).await else { panic!() };
     assert_eq!(reason.code, Code::SinkRefuses);
     assert!(reason.detail.contains("table t has no column \"n\" (it has other)"), "{reason}");
     db.sql("ALTER TABLE t ADD COLUMN n bigint");
-    let sink = db.door(&a, "f", "bigint");
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(db.door(&a, "f")).await;
     assert_eq!(write(&sink, &g, 1, rows(0..1)).await, settled(1, 0));
     db.sql("CREATE ROLE guest LOGIN; GRANT SELECT, INSERT, UPDATE ON tenure_flow_fence, tenure_rejected TO guest");
     let guest = Db::at(&db.url.replace("postgres@", "guest@"));
     let (b, g2) = (sinks("b/2"), grant("f", 2, 2));
-    let sink = guest.door(&b, "f", "bigint");
+    let sink = guest.door(&b, "f");
     sink.claim(&g2).await.unwrap();
     let Written::Failed(reason) = write(&sink, &g2, 2, rows(0..1)).await else { panic!() };
     assert_eq!(reason.code, Code::SinkRefuses);
@@ -265,9 +199,7 @@ async fn a_column_that_is_missing_and_a_right_that_is_missing_are_told_at_once()
 async fn a_table_that_changes_under_way_fails_once_and_is_read_again() {
     let db = Db::new();
     let sinks = sinks("a/1");
-    let sink = db.door(&sinks, "f", "bigint");
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(db.door(&sinks, "f")).await;
     assert_eq!(write(&sink, &g, 1, rows(0..1)).await, settled(1, 0));
     db.sql("ALTER TABLE t ALTER COLUMN n TYPE integer");
     let Written::Failed(reason) = write(&sink, &g, 2, rows(1..2)).await else { panic!() };
@@ -284,9 +216,7 @@ async fn a_table_that_changes_under_way_fails_once_and_is_read_again() {
 async fn a_thousand_flows_share_transactions_and_connections() {
     let db = Db::new();
     let sinks = sinks("a/1");
-    let names: Vec<String> = (0..1000).map(|n| format!("f{n}")).collect();
-    let doors: Vec<_> = names.iter().map(|name| (db.door(&sinks, name, "bigint"), grant(name, 1, 1))).collect();
-    join_all(doors.iter().map(|(sink, g)| async { sink.claim(g).await.unwrap() })).await;
+    let doors = first_claims(&db, &sinks, 1000).await;
     for seq in 1..=5 {
         let all = doors.iter().map(|(sink, g)| write(sink, g, seq, at(&seq.to_string(), rows(0..2))));
         assert!(join_all(all).await.iter().all(|w| *w == settled(2, 0)), "batch {seq}");
@@ -309,7 +239,7 @@ async fn nodes_that_start_together_do_not_trip_over_each_others_tables() {
         let db = Arc::clone(&db);
         async move {
             let flow = format!("f{node}");
-            let sink = db.door(&sinks(&format!("n{node}/1")), &flow, "bigint");
+            let sink = db.door(&sinks(&format!("n{node}/1")), &flow);
             let g = grant(&flow, 1, node.into());
             sink.claim(&g).await.unwrap();
             write(&sink, &g, 1, rows(0..1)).await
@@ -330,9 +260,7 @@ async fn a_secret_that_is_missing_is_named() {
 async fn a_server_that_is_not_there_is_told_after_some_patience() {
     let db = Db::at("postgres://postgres@127.0.0.1:1/x");
     let start = std::time::Instant::now();
-    let Err(ClaimError::Failed(reason)) = db.door(&sinks("a/1"), "f", "bigint").claim(&grant("f", 1, 1)).await else {
-        panic!()
-    };
+    let Err(ClaimError::Failed(reason)) = db.door(&sinks("a/1"), "f").claim(&grant("f", 1, 1)).await else { panic!() };
     assert_eq!(reason.code, Code::SinkUnreachable);
     assert!(start.elapsed().as_secs() >= 5, "{:?}", start.elapsed());
 }
@@ -343,9 +271,7 @@ async fn a_restart_and_a_crash_of_the_server_are_ridden_through() {
     let url = own.database();
     let db = Db::at(&url);
     let sinks = sinks("a/1");
-    let sink = db.door(&sinks, "f", "bigint");
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(db.door(&sinks, "f")).await;
     let (done, mut stop) = tokio::sync::oneshot::channel();
     let writing = {
         let (sink, g) = (Arc::clone(&sink), g.clone());
@@ -385,15 +311,14 @@ async fn a_server_that_demands_encryption_is_used_under_a_checked_certificate() 
     let own = tokio::task::spawn_blocking(move || Postgres::start_with_tls(&certificate, &key)).await.unwrap();
     let sinks = sinks("a/1");
     let trusted = Db::at(&format!("{}?sslmode=verify-full&sslrootcert={}", own.url(), root.path().display()));
-    let (sink, g) = (trusted.door(&sinks, "f", "bigint"), grant("f", 1, 1));
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(trusted.door(&sinks, "f")).await;
     assert_eq!(write(&sink, &g, 1, rows(0..3)).await, settled(3, 0));
     let encrypted =
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name LIKE 'tenure%'";
     assert_eq!(own.sql(&own.url(), encrypted), "t");
     let refused = |options: &'static str| {
         let untrusting = Db::at(&format!("{}{options}", own.url()));
-        let sink = untrusting.door(&sinks, "g", "bigint");
+        let sink = untrusting.door(&sinks, "g");
         async move { sink.claim(&grant("g", 1, 1)).await.unwrap_err().to_string() }
     };
     let (plain, unchecked) = tokio::join!(refused(""), refused("?sslmode=require"));

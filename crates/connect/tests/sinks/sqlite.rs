@@ -6,28 +6,32 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tenure_connect::{
     connectors::SinkRack,
-    record::{Batch, Cell, Position},
-    sink::{ClaimError, Claimed, Written},
+    record::{Batch, Cell},
+    sink::{ClaimError, FlowSink, Written, hubs::Sinks},
+    world::World,
 };
-use tenure_core::{flow::supervisor::Code, grant::Grant, id::FlowId, moment::Moment, token::Token};
+use tenure_core::{
+    flow::{OnLeaseLoss, supervisor::Code},
+    moment::Moment,
+};
 
-use crate::house::{at, fenced, grant, open, rows, settled, sinks, spec, with_rejected, write};
+use crate::{
+    house::{Database, first_claim, first_claims, grant, open, rows, settled, sinks, spec, with_rejected, write},
+    support::world,
+};
 
-struct File {
+/// A database file of one test.
+pub(crate) struct File {
     dir: tempfile::TempDir,
 }
 
 impl File {
-    fn new() -> File {
+    pub(crate) fn new() -> File {
         File { dir: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self) -> String {
         self.dir.path().join("feeds.db").to_str().unwrap().to_owned()
-    }
-
-    fn sink(&self, columns: Value) -> Value {
-        json!({"sqlite": {"path": self.path(), "table": "t", "columns": columns}})
     }
 
     fn one(&self, sql: &str) -> String {
@@ -40,64 +44,36 @@ impl File {
     }
 }
 
-fn claimed(seq: u64, position: Option<&str>) -> Result<Claimed, ClaimError> {
-    Ok(Claimed { seq, position: position.map(|p| Position(p.into())) })
-}
+impl Database for File {
+    fn sink(&self, columns: Value) -> Value {
+        json!({"sqlite": {"path": self.path(), "table": "t", "columns": columns}})
+    }
 
-#[tokio::test]
-async fn rows_and_position_land_together_and_the_next_claim_reads_them() {
-    let file = File::new();
-    let sinks = sinks("a");
-    let sink = open(&sinks, &spec("f", file.sink(json!({"n": "/n"}))));
-    let g = grant("f", 1, 1);
-    assert_eq!(sink.claim(&g).await, claimed(0, None));
-    assert_eq!(write(&sink, &g, 1, at("p1", rows(0..3))).await, settled(3, 0));
-    assert_eq!(write(&sink, &g, 2, rows(3..4)).await, settled(1, 0));
-    assert_eq!(sink.claim(&g).await, claimed(2, Some("p1")), "claiming again changes nothing");
-    assert_eq!(file.count(), 4);
-    let restarted = Grant { origin: 5, ..grant("f", 2, 1) };
-    assert_eq!(sink.claim(&restarted).await, claimed(2, None), "a greater origin forgets the position");
-    let looked = sinks.look(vec![(FlowId::new("f").unwrap(), Arc::new(spec("f", file.sink(json!({})))))]).await;
-    assert_eq!(looked[&FlowId::new("f").unwrap()], Ok(Some(Token::first(1, 2))));
+    fn door(&self, sinks: &Sinks, flow: &str) -> Arc<dyn FlowSink> {
+        open(sinks, &spec(flow, self.sink(json!({"n": "/n"}))))
+    }
+
+    fn numbers(&self) -> Vec<i64> {
+        let db = Connection::open(self.path()).unwrap();
+        let mut query = db.prepare("SELECT n FROM t ORDER BY n").unwrap();
+        query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
 }
 
 #[tokio::test]
 async fn without_columns_there_is_one_column_record() {
     let file = File::new();
-    let sink = open(&sinks("a"), &spec("f", file.sink(json!({}))));
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(open(&sinks("a"), &spec("f", file.sink(json!({}))))).await;
     let batch = Batch { rows: vec![[Cell::Json(r#"{"a":1}"#.into())].into()], ..Batch::default() };
     assert_eq!(write(&sink, &g, 1, batch).await, settled(1, 0));
     assert_eq!(file.one("SELECT record FROM t"), r#"Text("{\"a\":1}")"#);
 }
 
 #[tokio::test]
-async fn a_stale_token_and_a_stale_sequence_write_nothing() {
-    let file = File::new();
-    let (one, two) = (sinks("a"), sinks("b"));
-    let spec = spec("f", file.sink(json!({"n": "/n"})));
-    let (old, new) = (open(&one, &spec), open(&two, &spec));
-    let (g1, g2) = (grant("f", 1, 1), grant("f", 2, 2));
-    old.claim(&g1).await.unwrap();
-    assert_eq!(write(&old, &g1, 1, rows(0..1)).await, settled(1, 0));
-    assert_eq!(new.claim(&g2).await, claimed(1, None));
-    assert_eq!(write(&old, &g1, 2, rows(1..2)).await, fenced(2));
-    assert_eq!(old.claim(&g1).await, Err(ClaimError::Higher(Token::first(1, 2))));
-    let clone = grant("f", 2, 3);
-    assert_eq!(old.claim(&clone).await, Err(ClaimError::Higher(Token::first(1, 2))), "same token, other holder");
-    assert_eq!(write(&new, &g2, 2, rows(2..3)).await, settled(1, 0));
-    assert_eq!(write(&new, &g2, 2, rows(3..4)).await, fenced(2), "same token, stale sequence");
-    assert_eq!(file.count(), 2);
-}
-
-#[tokio::test]
 async fn a_row_that_breaks_a_constraint_is_kept_aside_and_the_others_land() {
     let file = File::new();
     let columns = json!({"n": {"at": "/n", "type": "integer primary key"}});
-    let sink = open(&sinks("a"), &spec("f", file.sink(columns)));
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(open(&sinks("a"), &spec("f", file.sink(columns)))).await;
     assert_eq!(write(&sink, &g, 1, with_rejected(rows([1, 2, 2, 3]), "torn")).await, settled(3, 2));
     assert_eq!(file.count(), 3);
     assert_eq!(file.one("SELECT group_concat(raw, ' ') FROM tenure_rejected"), r#"Text("torn {\"n\":2}")"#);
@@ -106,9 +82,8 @@ async fn a_row_that_breaks_a_constraint_is_kept_aside_and_the_others_land() {
 #[tokio::test]
 async fn of_bad_records_only_the_newest_thousand_stay() {
     let file = File::new();
-    let sink = open(&sinks("a"), &spec("f", file.sink(json!({"n": {"at": "/n", "type": "integer not null"}}))));
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let columns = json!({"n": {"at": "/n", "type": "integer not null"}});
+    let (sink, g) = first_claim(open(&sinks("a"), &spec("f", file.sink(columns)))).await;
     let bad = |n: usize| Batch { rows: (0..n).map(|_| [Cell::Null].into()).collect(), ..Batch::default() };
     assert_eq!(write(&sink, &g, 1, bad(700)).await, settled(0, 700));
     assert_eq!(write(&sink, &g, 2, bad(700)).await, settled(0, 700));
@@ -120,7 +95,7 @@ async fn of_bad_records_only_the_newest_thousand_stay() {
 async fn a_table_without_the_column_is_told_at_the_claim() {
     let file = File::new();
     Connection::open(file.path()).unwrap().execute_batch("CREATE TABLE t (other)").unwrap();
-    let sink = open(&sinks("a"), &spec("f", file.sink(json!({"n": "/n"}))));
+    let sink = file.door(&sinks("a"), "f");
     let Err(ClaimError::Failed(reason)) = sink.claim(&grant("f", 1, 1)).await else { panic!() };
     assert_eq!(reason.code, Code::SinkRefuses);
     assert!(reason.detail.contains("table t has no column named n"), "{reason}");
@@ -139,9 +114,7 @@ async fn a_directory_that_is_missing_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_file_is_waited_for_and_is_nobodys_failure() {
     let file = File::new();
-    let sink = open(&sinks("a"), &spec("f", file.sink(json!({"n": "/n"}))));
-    let g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, g) = first_claim(file.door(&sinks("a"), "f")).await;
     let other = Connection::open(file.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let (also, g2) = (Arc::clone(&sink), g.clone());
@@ -156,19 +129,16 @@ async fn a_busy_file_is_waited_for_and_is_nobodys_failure() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_write_on_a_busy_file_is_cut_off_when_its_permit_ends() {
     let file = File::new();
-    let sink = open(&sinks("a"), &spec("f", file.sink(json!({"n": "/n"}))));
-    let mut g = grant("f", 1, 1);
-    sink.claim(&g).await.unwrap();
+    let (sink, mut g) = first_claim(file.door(&sinks("a"), "f")).await;
     let other = Connection::open(file.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    g.on_lease_loss = tenure_core::flow::OnLeaseLoss::Stop;
-    let now = tenure_connect::world::World::now(&*crate::house::world());
-    g.validity.set(Moment(now.0 + 300));
+    g.on_lease_loss = OnLeaseLoss::Stop;
+    g.validity.set(Moment(world().now().0 + 300));
     let Written::Failed(reason) = write(&sink, &g, 1, rows(0..1)).await else { panic!() };
     assert_eq!(reason.code, Code::LeaseDoubtful);
     other.execute_batch("COMMIT").unwrap();
     // The thread has let go of it for good: a later write of the same number succeeds.
-    g.on_lease_loss = tenure_core::flow::OnLeaseLoss::RideThrough;
+    g.on_lease_loss = OnLeaseLoss::RideThrough;
     assert_eq!(write(&sink, &g, 1, rows(5..6)).await, settled(1, 0));
     assert_eq!(file.one("SELECT group_concat(n) FROM t"), r#"Text("5")"#);
 }
@@ -183,8 +153,9 @@ async fn two_processes_share_one_file() {
         // Each has a thread and a connection of its own, as two processes would.
         let sinks = Arc::new(sinks(&format!("p{process}")));
         for n in 0..FLOWS {
-            let sink = open(&sinks, &spec(&format!("f{process}-{n}"), file.sink(json!({"n": "/n"}))));
-            let (g, sinks) = (grant(&format!("f{process}-{n}"), 1, process + 1), Arc::clone(&sinks));
+            let name = format!("f{process}-{n}");
+            let (sink, g) = (file.door(&sinks, &name), grant(&name, 1, process + 1));
+            let sinks = Arc::clone(&sinks);
             tasks.push(tokio::spawn(async move {
                 let _alive = sinks;
                 sink.claim(&g).await.unwrap();
@@ -205,9 +176,7 @@ async fn two_processes_share_one_file() {
 async fn a_thousand_flows_share_transactions() {
     let file = File::new();
     let sinks = sinks("a");
-    let spec_of = |n: usize| spec(&format!("f{n}"), file.sink(json!({"n": "/n"})));
-    let doors: Vec<_> = (0..1000).map(|n| (open(&sinks, &spec_of(n)), grant(&format!("f{n}"), 1, 1))).collect();
-    futures_util::future::join_all(doors.iter().map(|(sink, g)| async { sink.claim(g).await.unwrap() })).await;
+    let doors = first_claims(&file, &sinks, 1000).await;
     let all = doors.iter().map(|(sink, g)| write(sink, g, 1, rows(0..2)));
     assert!(futures_util::future::join_all(all).await.iter().all(|w| *w == settled(2, 0)));
     assert_eq!(file.count(), 2000);

@@ -9,7 +9,10 @@ use tenure_core::{
     moment::Moment,
 };
 
-use crate::house::{Db, grant, rows, settled, sinks, world, write};
+use crate::{
+    house::{Database, Db, first_claim, first_claims, grant, rows, settled, sinks, write},
+    support::{eventually, world},
+};
 
 /// What the product promises for a claim against a frozen node.
 const CLAIM_MAX: Duration = Duration::from_secs(2);
@@ -19,8 +22,8 @@ async fn a_writer_frozen_within_a_transaction_holds_no_claim_for_two_seconds() {
     let db = Db::new();
     let sinks = sinks("new/2");
     let names: Vec<String> = (0..300).map(|n| format!("f{n}")).collect();
-    let doors: Vec<_> = names.iter().map(|name| (db.door(&sinks, name, "bigint"), grant(name, 2, 2))).collect();
-    db.door(&sinks, "f7", "bigint").claim(&grant("f7", 1, 1)).await.unwrap();
+    let doors: Vec<_> = names.iter().map(|name| (db.door(&sinks, name), grant(name, 2, 2))).collect();
+    db.door(&sinks, "f7").claim(&grant("f7", 1, 1)).await.unwrap();
     // As if the old holder had stopped between the fence and the commit.
     let frozen = db.session("tenure/old/1").await;
     frozen
@@ -43,7 +46,7 @@ async fn a_frozen_writers_rows_do_not_hold_up_the_same_rows_of_its_successor() {
     let db = Db::new();
     db.sql("CREATE TABLE t (n bigint PRIMARY KEY)");
     let sinks = sinks("new/2");
-    let (sink, g) = (db.door(&sinks, "f", "bigint"), grant("f", 2, 2));
+    let (sink, g) = (db.door(&sinks, "f"), grant("f", 2, 2));
     let frozen = db.session("tenure/old/1").await;
     frozen.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
     sink.claim(&g).await.unwrap();
@@ -56,7 +59,7 @@ async fn a_frozen_writers_rows_do_not_hold_up_the_same_rows_of_its_successor() {
 async fn where_a_role_may_not_end_others_their_own_timeout_does() {
     let db = Db::new();
     let first = sinks("any/0");
-    db.door(&first, "f", "bigint").claim(&grant("f", 1, 1)).await.unwrap();
+    db.door(&first, "f").claim(&grant("f", 1, 1)).await.unwrap();
     db.sql("CREATE ROLE plain LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO plain");
     let frozen = db.session("tenure/old/1").await;
     frozen.batch_execute("SET idle_in_transaction_session_timeout = '2s'").await.unwrap();
@@ -64,7 +67,7 @@ async fn where_a_role_may_not_end_others_their_own_timeout_does() {
     let plain = Db::at(&db.url.replace("postgres@", "plain@"));
     let second = sinks("new/2");
     let start = Instant::now();
-    let claimed = plain.door(&second, "f", "bigint").claim(&grant("f", 2, 2)).await;
+    let claimed = plain.door(&second, "f").claim(&grant("f", 2, 2)).await;
     assert_eq!(claimed.unwrap().seq, 0);
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
@@ -74,12 +77,11 @@ async fn a_row_locked_by_a_stranger_holds_up_its_own_flow_only() {
     let db = Db::new();
     let sinks = sinks("new/2");
     for name in ["a", "b", "c"] {
-        db.door(&sinks, name, "bigint").claim(&grant(name, 1, 1)).await.unwrap();
+        db.door(&sinks, name).claim(&grant(name, 1, 1)).await.unwrap();
     }
-    let stranger = db.session("psql").await;
-    stranger.batch_execute("BEGIN; SELECT FROM tenure_flow_fence WHERE flow = 'b' FOR UPDATE").await.unwrap();
+    let stranger = db.fence_locked("b").await;
     let claim = |name: &'static str| {
-        let sink = db.door(&sinks, name, "bigint");
+        let sink = db.door(&sinks, name);
         async move { sink.claim(&grant(name, 2, 2)).await }
     };
     let (a, b, c) = tokio::join!(claim("a"), claim("b"), claim("c"));
@@ -95,11 +97,8 @@ async fn a_row_locked_by_a_stranger_holds_up_its_own_flow_only() {
 async fn a_fence_row_locked_by_a_stranger_holds_up_its_own_flows_writes_only() {
     let db = Db::new();
     let sinks = sinks("a/1");
-    let names: Vec<String> = (0..50).map(|n| format!("f{n}")).collect();
-    let doors: Vec<_> = names.iter().map(|name| (db.door(&sinks, name, "bigint"), grant(name, 1, 1))).collect();
-    join_all(doors.iter().map(|(sink, g)| async { sink.claim(g).await.unwrap() })).await;
-    let stranger = db.session("psql").await;
-    stranger.batch_execute("BEGIN; SELECT FROM tenure_flow_fence WHERE flow = 'f7' FOR UPDATE").await.unwrap();
+    let doors = first_claims(&db, &sinks, 50).await;
+    let _stranger = db.fence_locked("f7").await;
     let held = write(&doors[7].0, &doors[7].1, 1, rows(0..1));
     let others = async {
         let start = Instant::now();
@@ -120,10 +119,8 @@ async fn a_fence_row_locked_by_a_stranger_holds_up_its_own_flows_writes_only() {
 async fn a_strict_write_is_cut_off_when_its_permit_ends_and_never_lands() {
     let db = Db::new();
     let sinks = sinks("a/1");
-    let (sink, mut g) = (db.door(&sinks, "f", "bigint"), grant("f", 1, 1));
-    sink.claim(&g).await.unwrap();
-    let stranger = db.session("psql").await;
-    stranger.batch_execute("BEGIN; SELECT FROM tenure_flow_fence WHERE flow = 'f' FOR UPDATE").await.unwrap();
+    let (sink, mut g) = first_claim(db.door(&sinks, "f")).await;
+    let stranger = db.fence_locked("f").await;
     g.on_lease_loss = OnLeaseLoss::Stop;
     let start = Instant::now();
     g.validity.set(Moment(world().now().0 + 400));
@@ -131,7 +128,7 @@ async fn a_strict_write_is_cut_off_when_its_permit_ends_and_never_lands() {
     assert_eq!(reason.code, Code::LeaseDoubtful);
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     // The server itself gave up at that moment: no backend of ours is left waiting for the row.
-    crate::house::eventually("the server to give up", || {
+    eventually("the server to give up", || {
         db.sql(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tenure/a/1' AND wait_event_type = 'Lock'",
         ) == "0"
