@@ -273,30 +273,34 @@ async fn a_restart_and_a_crash_of_the_server_are_ridden_through() {
     let sinks = sinks("a/1");
     let (sink, g) = first_claim(db.door(&sinks, "f")).await;
     let (done, mut stop) = tokio::sync::oneshot::channel();
-    let writing = {
-        let (sink, g) = (Arc::clone(&sink), g.clone());
-        tokio::spawn(async move {
-            let mut seq = 0;
-            while stop.try_recv().is_err() {
-                seq += 1;
-                assert_eq!(write(&sink, &g, seq, rows([seq as i64])).await, settled(1, 0), "batch {seq}");
-            }
-            seq
-        })
+    let (count, counted) = tokio::sync::watch::channel(0);
+    let writing = tokio::spawn(async move {
+        while stop.try_recv().is_err() {
+            let seq = *count.borrow() + 1;
+            assert_eq!(write(&sink, &g, seq, rows([seq as i64])).await, settled(1, 0), "batch {seq}");
+            count.send_replace(seq);
+        }
+        *count.borrow()
+    });
+    let goes_on = async || {
+        let before = *counted.borrow();
+        eventually("ten more batches are settled", || *counted.borrow() >= before + 10).await;
     };
-    let troubled = Arc::clone(&own);
-    tokio::task::spawn_blocking(move || {
-        troubled.restart();
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        troubled.kill9();
-        troubled.start_again();
-        std::thread::sleep(std::time::Duration::from_millis(300));
+    let trouble = async |make: fn(&Postgres)| {
+        let own = Arc::clone(&own);
+        tokio::task::spawn_blocking(move || make(&own)).await.unwrap();
+    };
+    goes_on().await;
+    trouble(Postgres::restart).await;
+    goes_on().await;
+    trouble(|own| {
+        own.kill9();
+        own.start_again();
     })
-    .await
-    .unwrap();
+    .await;
+    goes_on().await;
     done.send(()).unwrap();
     let batches = writing.await.unwrap();
-    assert!(batches > 10, "{batches}");
     let all = own.sql(&url, "SELECT count(*), count(DISTINCT n), max(n) FROM t");
     assert_eq!(all, format!("{batches}|{batches}|{batches}"));
     assert!(server().port() != own.port());
