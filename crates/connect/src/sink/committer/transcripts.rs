@@ -46,6 +46,19 @@ impl Scene {
         }
     }
 
+    /// The only writer was busy while these flows' rows gathered (target, flow, rows): they have
+    /// just gone out together, as batch 2.
+    fn gathered(loads: &[(&str, &str, usize)]) -> Scene {
+        let mut s = Scene::new(1);
+        s.submit("x", 1);
+        for (target, flow, rows) in loads {
+            s.submit_to(target, flow, *rows, None);
+        }
+        s.after(5);
+        s.done(1);
+        s
+    }
+
     fn after(&mut self, ms: u64) -> Vec<String> {
         self.now = Moment(self.now.0 + ms);
         self.step(Input::Tick)
@@ -203,12 +216,7 @@ fn a_clone_with_the_same_token_and_a_stale_sequence_is_fenced() {
 
 #[test]
 fn a_commit_without_an_answer_is_looked_for_and_found() {
-    let mut s = Scene::new(1);
-    s.submit("x", 1);
-    s.submit("a", 2);
-    s.submit("b", 1);
-    s.after(5);
-    s.done(1);
+    let mut s = Scene::gathered(&[("t", "a", 2), ("t", "b", 1)]);
     assert_eq!(s.answer(2, Answer::Ambiguous(lost())), ["writer 0: 3 looks at a b"]);
     // The row of `a` carries the attempt's nonce; that of `b` has moved on since.
     let seen = looked(&[("a", stored(token(), 5, s.nonce(2))), ("b", stored(Token::first(1, 4), 9, Nonce(3)))]);
@@ -274,13 +282,7 @@ fn a_bad_row_is_found_by_flow_and_then_by_row_and_only_it_is_kept_aside() {
 
 #[test]
 fn where_the_sink_names_the_table_and_the_row_the_search_is_short() {
-    let mut s = Scene::new(1);
-    s.submit("x", 1);
-    s.submit_to("t", "a", 100, None);
-    s.submit_to("t", "b", 100, None);
-    s.submit_to("u", "c", 100, None);
-    s.after(5);
-    s.done(1);
+    let mut s = Scene::gathered(&[("t", "a", 100), ("t", "b", 100), ("u", "c", 100)]);
     let named =
         |row| Answer::Refused(Refusal { error: "no".into(), target: Some("t".into()), row: Some((Ticket(2), row)) });
     assert_eq!(s.answer(2, named(50)), ["writer 0: 3 commits b[0..100] as n3"]);
@@ -308,12 +310,7 @@ fn suspects_never_take_the_last_writer() {
 
 #[test]
 fn a_table_that_is_missing_fails_its_flows_at_once_and_no_others() {
-    let mut s = Scene::new(1);
-    s.submit("x", 1);
-    s.submit_to("t", "a", 9, None);
-    s.submit_to("u", "b", 9, None);
-    s.after(5);
-    s.done(1);
+    let mut s = Scene::gathered(&[("t", "a", 9), ("u", "b", 9)]);
     let unfit = Answer::Unfit { target: Some("t".into()), reason: Reason::new(Code::SinkRefuses, "no table t") };
     assert_eq!(s.answer(2, unfit), ["a: failed: sink_refuses: no table t"]);
     assert_eq!(s.after(5), ["writer 0: 3 commits b[0..9] as n3"]);
@@ -321,12 +318,7 @@ fn a_table_that_is_missing_fails_its_flows_at_once_and_no_others() {
 
 #[test]
 fn a_locked_table_delays_its_own_flows_only() {
-    let mut s = Scene::new(1);
-    s.submit("x", 1);
-    s.submit_to("t", "a", 9, None);
-    s.submit_to("u", "b", 9, None);
-    s.after(5);
-    s.done(1);
+    let mut s = Scene::gathered(&[("t", "a", 9), ("u", "b", 9)]);
     let locked = Answer::Again { target: Some("t".into()), reason: Reason::new(Code::SinkRefuses, "t is locked") };
     assert_eq!(s.answer(2, locked.clone()), NOTHING);
     assert_eq!(s.after(5), ["writer 0: 3 commits b[0..9] as n3"]);
