@@ -123,18 +123,14 @@ impl<'a> Desk<'a> {
             }
             Situation::Moving { to_live: true, .. } if case.may_override() => self.give_over_its_head(records),
             Situation::ToStop => self.stop(records),
-            Situation::Halting { .. } | Situation::Closing { .. } if case.may_override() => {
-                self.close_over_its_head(records)
+            Situation::Halting { stale } | Situation::Closing { stale } => {
+                let another = case.may_override().then(|| self.close_over_its_head(records)).flatten();
+                another.or_else(|| stale.then(|| self.update(records)).flatten())
             }
-            Situation::Halting { stale: true } | Situation::Closing { stale: true } => self.update(records),
             Situation::ToClose { after } => self.close(records, None, after.clone()),
             Situation::ToJudge { outcome, after } => Some(self.judge(records, *outcome, after.clone())),
             Situation::ToForget => Some(write(records, Deed::Forget, Vec::new(), Change::Forget)),
-            Situation::Running { .. }
-            | Situation::Moving { .. }
-            | Situation::Halting { .. }
-            | Situation::Closing { .. }
-            | Situation::Stopped => None,
+            Situation::Running { .. } | Situation::Moving { .. } | Situation::Stopped => None,
         }
     }
 
