@@ -1,6 +1,6 @@
 //! Everything is handed over, let go, or ends with the session.
 
-use super::{DRAIN_MAX, Effect, LET_GO_MAX, NodeMachine, life::Life};
+use super::{DRAIN_MAX, Effect, LET_GO_DOUBTFUL, LET_GO_MAX, NodeMachine, life::Life};
 use crate::{moment::Moment, session::Standing};
 
 /// How far a node is that was told to stop. Each stage has an end, so that the process has one.
@@ -57,6 +57,12 @@ impl NodeMachine {
                 self.enter(now, Leaving::LettingGo { by: now.after(LET_GO_MAX) });
             }
             Leaving::HandingOver { by } | Leaving::LettingGo { by } if by <= now => self.enter(now, Leaving::Ending),
+            // Nobody would take it, and the store does not hear that it is let go: to wait helps nobody.
+            Leaving::LettingGo { by }
+                if self.standing == Standing::Doubtful && by <= now.after(LET_GO_MAX - LET_GO_DOUBTFUL) =>
+            {
+                self.enter(now, Leaving::Ending);
+            }
             Leaving::No => return,
             Leaving::HandingOver { .. } | Leaving::LettingGo { .. } | Leaving::Ending => (),
         }

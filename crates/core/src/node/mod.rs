@@ -75,6 +75,9 @@ pub const RENEW_RETRY: Duration = Duration::from_millis(150);
 pub const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// How long it then takes to let go of what nobody took, before the rest ends with its session.
 pub const LET_GO_MAX: Duration = Duration::from_secs(10);
+/// The same while the store does not answer: when all nodes of a cluster end together, the last ones
+/// have no quorum and get none.
+pub const LET_GO_DOUBTFUL: Duration = Duration::from_secs(2);
 
 /// What a machine is made with.
 #[derive(Clone, Debug)]
