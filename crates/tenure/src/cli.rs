@@ -10,6 +10,7 @@ mod events;
 mod explain;
 mod failure;
 mod flow;
+mod format;
 mod node;
 mod plan;
 mod schema;
@@ -22,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 use client::Client;
 use failure::Failure;
-use show::Format;
+use format::Format;
 
 const EXAMPLES: &str = "\
 Examples:

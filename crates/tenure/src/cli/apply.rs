@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::{
     client::Client,
     failure::{Failure, Failures, error},
-    show::{self, Format},
+    format::Format,
+    show,
 };
 use crate::{
     api::views::{ApplyView, OutcomeView, ReachedView},

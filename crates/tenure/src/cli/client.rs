@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Ask, failure::Failure, show::Format};
+use super::{Ask, failure::Failure, format::Format};
 use crate::api::{
     problem::Problem,
     views::{FlowLine, FlowPage},

@@ -2,11 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{
-    client::Client,
-    failure::Failure,
-    show::{self, Format},
-};
+use super::{client::Client, failure::Failure, format::Format, show};
 use crate::api::views::{ClusterView, MemberGoneView, NodePage};
 
 /// What to look at or to do.

@@ -9,7 +9,8 @@ use reqwest::{Method, header::ACCEPT};
 use super::{
     client::Client,
     failure::{Failure, error},
-    show::{self, Format},
+    format::Format,
+    show,
 };
 use crate::api::views::EventView;
 

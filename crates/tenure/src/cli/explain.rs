@@ -12,10 +12,7 @@ use tenure_core::{
     session::Timing,
 };
 
-use super::{
-    failure::Failure,
-    show::{self, Format},
-};
+use super::{failure::Failure, format::Format, show};
 use crate::documents::Gathered;
 
 /// How long a line of explanation may be.

@@ -6,7 +6,7 @@ use anstream::eprintln;
 use owo_colors::OwoColorize;
 use serde_json::json;
 
-use super::show::Format;
+use super::format::Format;
 use crate::{api::problem::Problem, documents::Mistake};
 
 /// Why a command did not do what it was asked.

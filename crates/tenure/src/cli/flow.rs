@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{
     client::Client,
     failure::{Failure, Failures},
-    show::{self, Format},
+    format::Format,
+    show,
 };
 use crate::api::views::{FlowLine, FlowView, PastView, RatesView, ReachedView, StateView};
 

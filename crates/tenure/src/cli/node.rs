@@ -8,7 +8,8 @@ use comfy_table::{Cell, Color};
 use super::{
     client::Client,
     failure::{Failure, error},
-    show::{self, Format},
+    format::Format,
+    show,
 };
 use crate::api::views::{CordonView, NodePage, NodeView, PlanView};
 

@@ -1,10 +1,6 @@
 //! `tenure plan`: what the planner would do now.
 
-use super::{
-    client::Client,
-    failure::Failure,
-    show::{self, Format},
-};
+use super::{client::Client, failure::Failure, format::Format, show};
 use crate::api::views::PlanView;
 
 pub(super) async fn run(client: &Client) -> Result<(), Failure> {

@@ -2,10 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{
-    failure::Failure,
-    show::{self, Format},
-};
+use super::{failure::Failure, format::Format, show};
 use crate::api::openapi;
 
 pub(super) const EXAMPLES: &str = "\

@@ -6,23 +6,11 @@ use std::{
     time::Duration,
 };
 
-use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::failure::Failure;
+use super::{failure::Failure, format::Format};
 use crate::api::views::StateView;
-
-/// How answers are shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(super) enum Format {
-    /// For people.
-    Table,
-    /// One JSON document.
-    Json,
-    /// One JSON document per line.
-    Ndjson,
-}
 
 /// Prints a line, or lines.
 pub(super) fn line(text: impl AsRef<str>) -> Result<(), Failure> {

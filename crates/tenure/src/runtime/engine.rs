@@ -7,7 +7,7 @@ use tenure_store::{Store, memory::Memory};
 use tenure_store_embedded::{AppInbox, AppSender, Embedded, Remote, StartError, Status, Timing};
 use tracing::{info, warn};
 
-use super::{newsline::NewsSender, up::Fault};
+use super::fault::Fault;
 use crate::{
     api::door::{Raft, Refusal},
     config::{Config, Role, StoreKind},
@@ -23,6 +23,9 @@ pub enum Engine {
     /// Replicated; this process uses it through any server.
     Remote(Arc<Remote>),
 }
+
+/// A one-way line to one server; it drops what cannot be sent.
+pub type NewsSender = Box<dyn Fn(Vec<u8>) + Send + Sync>;
 
 /// What an engine says of itself.
 #[derive(Clone, Debug, Default)]

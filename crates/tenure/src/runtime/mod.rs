@@ -12,6 +12,7 @@ pub mod coordinator;
 pub mod door;
 pub mod ear;
 pub mod engine;
+pub mod fault;
 pub mod inbox;
 pub mod meters;
 pub mod newsline;

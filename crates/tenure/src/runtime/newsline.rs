@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,19 +10,17 @@ use tenure_store_embedded::AppInbox;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::{engine::Engine, reporter::Push, sight::View};
+use super::{
+    engine::{Engine, NewsSender},
+    reporter::{Newcomers, Push},
+    sight::View,
+};
 use crate::news::NodeNews;
-
-/// A one-way line to one server; it drops what cannot be sent.
-pub type NewsSender = Box<dyn Fn(Vec<u8>) + Send + Sync>;
 
 /// How many pushes may wait to be told; ten thousand flows in full are ten.
 const PUSHES_MAX: usize = 64;
 /// How often the list of servers is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Set when a server has come that has heard nothing yet; whoever tells it everything clears it.
-pub type Newcomers = Arc<AtomicBool>;
 
 /// Where a node's news goes, and whether somebody new listens there. `view` is this node's own, if it
 /// is a server.

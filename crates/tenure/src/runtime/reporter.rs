@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use tenure_core::{
     node::{Local, NodeMachine, Stage},
 };
 
-use super::{meters::Meters, newsline::Newcomers, pipelines::Pipelines};
+use super::{meters::Meters, pipelines::Pipelines};
 use crate::news::{EVERY, FlowNews, NodeNews, Rates};
 use tenure_core::session::Standing;
 
@@ -27,6 +30,9 @@ const PUSH_MAX: usize = 1000;
 
 /// Where news goes: to every server, one-way.
 pub type Push = Arc<dyn Fn(NodeNews) + Send + Sync>;
+
+/// Set when a server has come that has heard nothing yet; whoever tells it everything clears it.
+pub type Newcomers = Arc<AtomicBool>;
 
 /// One per node.
 pub struct Reporter {

@@ -1,7 +1,6 @@
 //! A node's process, from its options to its end.
 
 use std::{
-    fmt,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -41,6 +40,7 @@ use super::{
     door::ServerDoor,
     ear::Ear,
     engine::Engine,
+    fault::Fault,
     meters::{Metered, Meters},
     newsline,
     node::{self, NodeHandle, NodeParts},
@@ -60,18 +60,6 @@ use crate::{
     catalog::{encode, keys, watching},
     config::{Config, Role},
 };
-
-/// Why a node could not start, or had to end.
-#[derive(Debug)]
-pub struct Fault(pub String);
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Fault {}
 
 /// How often a leaving node looks whether somebody is still there to take its flows.
 const LOOK_FOR_HEIRS: Duration = Duration::from_millis(300);
