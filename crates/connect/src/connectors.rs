@@ -92,7 +92,7 @@ impl Connectors {
     }
 
     /// Raises the flow's fence to the grant's token and runs nothing: afterwards no write of any
-    /// smaller token can enter the sink.
+    /// smaller token can enter the sink. The user's table may be missing, or not fit the flow.
     ///
     /// # Errors
     /// See [`ClaimError`].
@@ -100,7 +100,7 @@ impl Connectors {
         let sink = self.open(&spec);
         Box::pin(async move {
             let sink = sink.await.map_err(ClaimError::Failed)?;
-            sink.claim(&grant).await.map(drop)
+            sink.fence(&grant).await
         })
     }
 

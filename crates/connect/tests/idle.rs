@@ -30,6 +30,10 @@ impl FlowSink for Unused {
         Box::pin(std::future::ready(Ok(Claimed { seq: 0, position: None })))
     }
 
+    fn fence(&self, _: &Grant) -> BoxFuture<'static, Result<(), ClaimError>> {
+        panic!("nothing was stopped")
+    }
+
     fn write(&self, _: Permit<'_>, _: u64, _: Batch) -> BoxFuture<'static, Written> {
         panic!("nothing was sent")
     }

@@ -20,7 +20,9 @@ use tenure_core::{
 };
 use tokio::runtime::Handle;
 
-use super::{FlowSink, Hub, opening::Opening, postgres::PostgresHub, sqlite::SqliteHub, stdout::StdoutHub};
+use super::{
+    FlowSink, Hub, opening::Opening, place::Place, postgres::PostgresHub, sqlite::SqliteHub, stdout::StdoutHub,
+};
 use crate::{
     connectors::{Looked, SinkRack},
     world::World,
@@ -155,7 +157,7 @@ impl Rack {
         Ok(match sink {
             Sink::Sqlite(sqlite) => self.sqlite(&sqlite.path)?,
             Sink::Stdout(_) => self.stdout(),
-            Sink::Postgres(postgres) => self.postgres(postgres)?,
+            Sink::Postgres(postgres) => self.postgres(postgres).map_err(|reason| Place(sink).blamed(&reason))?,
         })
     }
 
@@ -189,7 +191,10 @@ impl SinkRack for Sinks {
         Ok(match &spec.sink {
             Sink::Sqlite(sqlite) => Arc::new(rack.sqlite(&sqlite.path)?.door(sqlite)),
             Sink::Stdout(_) => Arc::new(rack.stdout().door()),
-            Sink::Postgres(postgres) => Arc::new(rack.postgres(postgres)?.door(postgres)),
+            Sink::Postgres(postgres) => {
+                let hub = rack.postgres(postgres).map_err(|reason| Place(&spec.sink).blamed(&reason))?;
+                Arc::new(hub.door(postgres))
+            }
         })
     }
 

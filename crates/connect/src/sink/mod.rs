@@ -5,6 +5,7 @@ pub mod committer;
 mod group;
 pub mod hubs;
 pub(crate) mod opening;
+pub mod place;
 pub mod postgres;
 mod secret;
 pub mod sqlite;
@@ -66,6 +67,13 @@ pub trait FlowSink: Send + Sync {
     /// Raises the fence to the grant's token. Idempotent for the same token and holder. A greater
     /// `origin` than the stored one forgets the position.
     fn claim(&self, grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>>;
+
+    /// Raises the fence to the grant's token, for whoever runs nothing afterwards: the user's table
+    /// is neither read nor made, so nothing about it can stand in the way. As idempotent as a claim.
+    ///
+    /// # Errors
+    /// Those of a claim, but for the table's.
+    fn fence(&self, grant: &Grant) -> BoxFuture<'static, Result<(), ClaimError>>;
 
     /// Makes a batch durable as number `seq` (the last claimed or settled one plus 1) in one
     /// transaction with the fence and the position. Resolves an ambiguous commit by itself, by

@@ -101,6 +101,11 @@ impl FlowSink for StdoutSink {
         })
     }
 
+    fn fence(&self, grant: &Grant) -> BoxFuture<'static, Result<(), ClaimError>> {
+        let claim = self.claim(grant);
+        Box::pin(async move { claim.await.map(drop) })
+    }
+
     fn write(&self, permit: Permit<'_>, _seq: u64, batch: Batch) -> BoxFuture<'static, Written> {
         let (hub, flow, until) = (Arc::clone(&self.hub), permit.grant.flow.clone(), permit.until.cloned());
         Box::pin(async move {

@@ -191,6 +191,14 @@ async fn closing_raises_the_fence_above_the_running_attempt() {
     assert_eq!(late, Err(ClaimError::Higher(Token::first(1, 2))));
 }
 
+#[tokio::test]
+async fn closing_asks_for_the_fence_alone() {
+    let log = Log::default();
+    let connectors = connectors(&ModelSink::new(log.clone()));
+    connectors.close(grant(RideThrough, 1), flow("x:1", "{}")).await.unwrap();
+    assert_eq!(log.take(), [format!("fence {}", Token::first(1, 1))]);
+}
+
 /// A rack whose files are on a disk that does not answer, until it is told.
 struct Stuck(Mutex<Option<std::sync::mpsc::Receiver<()>>>, ModelSink);
 

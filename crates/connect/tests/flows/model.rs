@@ -166,6 +166,12 @@ impl FlowSink for ModelSink {
         Box::pin(std::future::ready(model.claim(grant)))
     }
 
+    fn fence(&self, grant: &Grant) -> BoxFuture<'static, Result<(), ClaimError>> {
+        let mut model = self.0.lock().unwrap();
+        model.log.say(format!("fence {}", grant.token));
+        Box::pin(std::future::ready(model.claim(grant).map(drop)))
+    }
+
     fn write(&self, permit: Permit<'_>, seq: u64, batch: Batch) -> BoxFuture<'static, Written> {
         let mut model = self.0.lock().unwrap();
         let rows: Vec<String> = batch.rows.iter().map(shown).collect();

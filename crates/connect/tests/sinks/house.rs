@@ -82,6 +82,12 @@ pub(crate) trait Database {
 
     /// What is in that column, in order.
     fn numbers(&self) -> Vec<i64>;
+
+    /// The names of all tables, in order.
+    fn tables(&self) -> Vec<String>;
+
+    /// What an operator does behind the sink's back.
+    fn run(&self, sql: &str);
 }
 
 /// A door with the grant that it was claimed under.
@@ -169,5 +175,14 @@ impl Database for Db {
 
     fn numbers(&self) -> Vec<i64> {
         self.sql("SELECT n FROM t ORDER BY n").lines().map(|n| n.parse().unwrap()).collect()
+    }
+
+    fn tables(&self) -> Vec<String> {
+        let all = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename";
+        self.sql(all).lines().map(str::to_owned).collect()
+    }
+
+    fn run(&self, sql: &str) {
+        self.sql(sql);
     }
 }

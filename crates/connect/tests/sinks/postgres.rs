@@ -232,6 +232,21 @@ async fn a_thousand_flows_share_transactions_and_connections() {
     eventually("the hub to close", || db.sql(ours) == "0").await;
 }
 
+#[tokio::test]
+async fn fences_and_claims_share_a_statement() {
+    let db = Db::new();
+    let sinks = sinks("a/1");
+    let names = (0..100).map(|n| format!("f{n}"));
+    let doors: Vec<_> = names.map(|name| (db.door(&sinks, &name), grant(&name, 1, 1))).collect();
+    let (starting, stopping) = doors.split_at(50);
+    // All are asked for before the hub's task has its first turn.
+    let claims = join_all(starting.iter().map(|(sink, g)| sink.claim(g)));
+    let fences = join_all(stopping.iter().map(|(sink, g)| sink.fence(g)));
+    let (claims, fences) = tokio::join!(claims, fences);
+    assert!(claims.iter().all(|claim| *claim == claimed(0, None)) && fences.iter().all(Result::is_ok));
+    assert_eq!(db.sql("SELECT count(*), count(DISTINCT xmin::text) FROM tenure_flow_fence"), "100|1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_start_together_do_not_trip_over_each_others_tables() {
     let db = Arc::new(Db::new());
@@ -253,7 +268,7 @@ async fn a_secret_that_is_missing_is_named() {
     let sink = json!({"postgres": {"url": {"env": "TENURE_TEST_NO_SUCH"}, "table": "t"}});
     let Err(reason) = sinks("a/1").open(&spec("f", sink)) else { panic!() };
     assert_eq!(reason.code, Code::SecretMissing);
-    assert!(reason.detail.contains("TENURE_TEST_NO_SUCH"), "{reason}");
+    assert!(reason.detail.starts_with("postgres table t (url: TENURE_TEST_NO_SUCH): "), "{reason}");
 }
 
 #[tokio::test]
@@ -262,6 +277,7 @@ async fn a_server_that_is_not_there_is_told_after_some_patience() {
     let start = std::time::Instant::now();
     let Err(ClaimError::Failed(reason)) = db.door(&sinks("a/1"), "f").claim(&grant("f", 1, 1)).await else { panic!() };
     assert_eq!(reason.code, Code::SinkUnreachable);
+    assert!(reason.detail.starts_with("postgres 127.0.0.1:1/x: "), "{reason}");
     assert!(start.elapsed().as_secs() >= 5, "{:?}", start.elapsed());
 }
 

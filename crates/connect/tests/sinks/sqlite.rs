@@ -58,6 +58,17 @@ impl Database for File {
         let mut query = db.prepare("SELECT n FROM t ORDER BY n").unwrap();
         query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
+
+    fn tables(&self) -> Vec<String> {
+        let db = Connection::open(self.path()).unwrap();
+        // Without those that SQLite keeps for itself.
+        let all = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name";
+        db.prepare(all).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    fn run(&self, sql: &str) {
+        Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -113,8 +113,9 @@ fn tls(root_file: Option<&str>) -> Result<MakeRustlsConnect, Reason> {
     Ok(MakeRustlsConnect::new(config))
 }
 
+/// Whose flow it is adds which sink that was.
 fn refuses(detail: &str) -> Reason {
-    Reason::new(Code::SinkRefuses, format!("postgres: {detail}"))
+    Reason::new(Code::SinkRefuses, detail)
 }
 
 #[cfg(test)]

@@ -36,13 +36,17 @@ const CLAIMS_MAX: usize = 500;
 const IMPATIENT: &str = "SET lock_timeout = '300ms'";
 const PATIENT: &str = "SET lock_timeout = '2500ms'";
 
-/// What a claim gives: where to go on, and how rows go in.
-pub(super) type Granted = Result<(Claimed, Arc<Layout>), ClaimError>;
+/// What a claim gives: where to go on, and how rows go in if it wanted a table.
+pub(super) type Granted = Result<(Claimed, Option<Arc<Layout>>), ClaimError>;
+
+/// A claim that nothing keeps from being made, and the table that it wanted.
+type Ready = (Claim, Option<Arc<Layout>>);
 
 /// A claim at the desk.
 pub(super) struct Claim {
     pub(super) grant: Grant,
-    pub(super) wanted: Arc<Wanted>,
+    /// None: the fence alone, for nothing will be written.
+    pub(super) wanted: Option<Arc<Wanted>>,
     pub(super) since: Moment,
     pub(super) tell: oneshot::Sender<Granted>,
 }
@@ -113,26 +117,31 @@ impl Desk {
         Ok(())
     }
 
-    /// Claims whose table is there. The others are told why not, or wait if nobody knows.
-    async fn with_tables(&mut self, waiting: Vec<Claim>) -> (Vec<(Claim, Arc<Layout>)>, Vec<Claim>) {
+    /// Claims whose table is there, and those that want none. The others are told why not, or wait
+    /// if nobody knows.
+    async fn with_tables(&mut self, waiting: Vec<Claim>) -> (Vec<Ready>, Vec<Claim>) {
         let (mut ready, mut left) = (Vec::new(), Vec::new());
         // What was found wrong holds for this round.
         let mut wrong: BTreeMap<Arc<str>, Reason> = BTreeMap::new();
         for claim in waiting {
-            if let Some(reason) = wrong.get(&claim.wanted.key) {
+            let Some(wanted) = &claim.wanted else {
+                ready.push((claim, None));
+                continue;
+            };
+            if let Some(reason) = wrong.get(&wanted.key) {
                 let reason = reason.clone();
                 claim.tell(Err(ClaimError::Failed(reason)));
                 continue;
             }
-            let found = match (self.shared.layouts.known(&claim.wanted), &self.session) {
+            let found = match (self.shared.layouts.known(wanted), &self.session) {
                 (Some(layout), _) => Ok(layout),
-                (None, Some(session)) => self.shared.layouts.read(session, &claim.wanted).await,
+                (None, Some(session)) => self.shared.layouts.read(session, wanted).await,
                 (None, None) => Err(None),
             };
             match found {
-                Ok(layout) => ready.push((claim, layout)),
+                Ok(layout) => ready.push((claim, Some(layout))),
                 Err(Some(reason)) => {
-                    wrong.insert(Arc::clone(&claim.wanted.key), reason.clone());
+                    wrong.insert(Arc::clone(&wanted.key), reason.clone());
                     claim.tell(Err(ClaimError::Failed(reason)));
                 }
                 Err(None) => {
@@ -145,7 +154,7 @@ impl Desk {
     }
 
     /// Each flow once, the slow ones alone and last.
-    fn first_batch(&self, ready: Vec<(Claim, Arc<Layout>)>) -> (Vec<(Claim, Arc<Layout>)>, Vec<Claim>) {
+    fn first_batch(&self, ready: Vec<Ready>) -> (Vec<Ready>, Vec<Claim>) {
         let mut taken = HashSet::new();
         let (mut batch, mut later) = (Vec::new(), Vec::new());
         let (slow, quick): (Vec<_>, Vec<_>) =
@@ -165,7 +174,7 @@ impl Desk {
         (batch, later)
     }
 
-    async fn claim(&mut self, batch: Vec<(Claim, Arc<Layout>)>) -> Vec<Claim> {
+    async fn claim(&mut self, batch: Vec<Ready>) -> Vec<Claim> {
         let shared = Arc::clone(&self.shared);
         let Some(session) = self.session.as_mut() else {
             return batch.into_iter().map(|(claim, _)| claim).collect();
@@ -187,7 +196,7 @@ impl Desk {
         }
     }
 
-    fn told(&mut self, batch: Vec<(Claim, Arc<Layout>)>, mut outcome: Outcome) -> Vec<Claim> {
+    fn told(&mut self, batch: Vec<Ready>, mut outcome: Outcome) -> Vec<Claim> {
         for (claim, layout) in batch {
             self.slow.remove(&claim.grant.flow);
             let flow = &claim.grant.flow;
@@ -201,7 +210,7 @@ impl Desk {
         Vec::new()
     }
 
-    fn broken(&mut self, batch: Vec<(Claim, Arc<Layout>)>, error: &tokio_postgres::Error) -> Vec<Claim> {
+    fn broken(&mut self, batch: Vec<Ready>, error: &tokio_postgres::Error) -> Vec<Claim> {
         let reason = unreachable(&self.shared.address, error);
         match verdict(error) {
             Verdict::InTheWay => {
@@ -240,7 +249,7 @@ impl Desk {
     }
 }
 
-fn claims(batch: Vec<(Claim, Arc<Layout>)>) -> Vec<Claim> {
+fn claims(batch: Vec<Ready>) -> Vec<Claim> {
     batch.into_iter().map(|(claim, _)| claim).collect()
 }
 
@@ -250,11 +259,7 @@ struct Outcome {
 }
 
 /// The claim's statement, and a look at those that it did not return.
-async fn raise(
-    session: &mut Session,
-    batch: &[(Claim, Arc<Layout>)],
-    slow: bool,
-) -> Result<Outcome, Option<tokio_postgres::Error>> {
+async fn raise(session: &mut Session, batch: &[Ready], slow: bool) -> Result<Outcome, Option<tokio_postgres::Error>> {
     if !slow {
         return raise_all(session, batch).await;
     }
@@ -265,10 +270,7 @@ async fn raise(
     outcome
 }
 
-async fn raise_all(
-    session: &mut Session,
-    batch: &[(Claim, Arc<Layout>)],
-) -> Result<Outcome, Option<tokio_postgres::Error>> {
+async fn raise_all(session: &mut Session, batch: &[Ready]) -> Result<Outcome, Option<tokio_postgres::Error>> {
     let sql: Arc<str> = fence::CLAIM.into();
     let statement: Statement = session.prepared(&sql).await?;
     let arrays = fence::ClaimArrays::of(batch.iter().map(|(claim, _)| &claim.grant));

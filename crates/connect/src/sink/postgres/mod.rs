@@ -206,20 +206,35 @@ pub struct PostgresSink {
     layout: Arc<Mutex<Option<Arc<Layout>>>>,
 }
 
-impl FlowSink for PostgresSink {
-    fn claim(&self, grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
+impl PostgresSink {
+    /// A claim of the table, or, without one, of the fence alone. Asked for at once, answered in
+    /// the future.
+    fn raise(&self, grant: &Grant, wanted: Option<Arc<Wanted>>) -> impl Future<Output = Granted> + use<> {
         let (tell, told) = oneshot::channel::<Granted>();
         let since = self.hub.shared.world.now();
-        let claim = Claim { grant: grant.clone(), wanted: Arc::clone(&self.wanted), since, tell };
-        let sent = self.hub.claims.send(claim);
-        let (hub, layout) = (Arc::clone(&self.hub), Arc::clone(&self.layout));
-        Box::pin(async move {
+        let sent = self.hub.claims.send(Claim { grant: grant.clone(), wanted, since, tell });
+        let hub = Arc::clone(&self.hub);
+        async move {
             let gone = || ClaimError::Failed(hub.shared.reason("the sink's task has ended"));
             sent.map_err(|_| gone())?;
-            let (claimed, found) = told.await.unwrap_or_else(|_| Err(gone()))?;
-            *layout.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            told.await.unwrap_or_else(|_| Err(gone()))
+        }
+    }
+}
+
+impl FlowSink for PostgresSink {
+    fn claim(&self, grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
+        let (raised, layout) = (self.raise(grant, Some(Arc::clone(&self.wanted))), Arc::clone(&self.layout));
+        Box::pin(async move {
+            let (claimed, found) = raised.await?;
+            *layout.lock().unwrap_or_else(PoisonError::into_inner) = found;
             Ok(claimed)
         })
+    }
+
+    fn fence(&self, grant: &Grant) -> BoxFuture<'static, Result<(), ClaimError>> {
+        let raised = self.raise(grant, None);
+        Box::pin(async move { raised.await.map(drop) })
     }
 
     fn write(&self, permit: Permit<'_>, seq: u64, batch: Batch) -> BoxFuture<'static, Written> {

@@ -130,19 +130,37 @@ pub struct SqliteSink {
     table: Arc<Table>,
 }
 
-impl FlowSink for SqliteSink {
-    fn claim(&self, grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
+impl SqliteSink {
+    /// A claim of the table, or, without one, of the fence alone. Asked for at once, answered in
+    /// the future.
+    fn raise(
+        &self,
+        grant: &Grant,
+        table: Option<Arc<Table>>,
+    ) -> impl Future<Output = Result<Claimed, ClaimError>> + use<> {
         let (tell, told) = oneshot::channel();
-        let claim = Claim { grant: grant.clone(), table: Arc::clone(&self.table), tell };
-        let sent = self.hub.jobs.send(Job::Claim(claim));
+        let sent = self.hub.jobs.send(Job::Claim(Claim { grant: grant.clone(), table, tell }));
         // The hub lives at least as long as the claim.
         let hub = Arc::clone(&self.hub);
-        Box::pin(async move {
-            let _alive = hub;
-            let gone = || ClaimError::Failed(Reason::new(Code::SinkUnreachable, "the sink's thread has ended"));
+        async move {
+            let gone = || {
+                let detail = format!("{}: the sink's thread has ended", hub.path.display());
+                ClaimError::Failed(Reason::new(Code::SinkUnreachable, detail))
+            };
             sent.map_err(|_| gone())?;
             told.await.unwrap_or_else(|_| Err(gone()))
-        })
+        }
+    }
+}
+
+impl FlowSink for SqliteSink {
+    fn claim(&self, grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
+        Box::pin(self.raise(grant, Some(Arc::clone(&self.table))))
+    }
+
+    fn fence(&self, grant: &Grant) -> BoxFuture<'static, Result<(), ClaimError>> {
+        let raised = self.raise(grant, None);
+        Box::pin(async move { raised.await.map(drop) })
     }
 
     fn write(&self, permit: Permit<'_>, seq: u64, batch: Batch) -> BoxFuture<'static, Written> {

@@ -44,7 +44,8 @@ pub(super) enum Job {
 
 pub(super) struct Claim {
     pub(super) grant: Grant,
-    pub(super) table: Arc<Table>,
+    /// None: the fence alone, for nothing will be written.
+    pub(super) table: Option<Arc<Table>>,
     pub(super) tell: oneshot::Sender<Result<Claimed, ClaimError>>,
 }
 
@@ -59,7 +60,7 @@ pub(super) fn start(
     answers: Answers,
     closing: Arc<AtomicBool>,
 ) {
-    let keeper = Keeper { path, world, answers, closing, db: None, ensured: HashSet::new() };
+    let keeper = Keeper { path, world, answers, closing, db: None, own: false, ensured: HashSet::new() };
     let spawned = thread::Builder::new().name("tenure-sqlite".to_owned()).spawn(move || keeper.run(&jobs));
     if let Err(error) = spawned {
         warn!(%error, "no thread for an SQLite sink; its flows will fail and be started again");
@@ -85,7 +86,9 @@ struct Keeper {
     answers: Answers,
     closing: Arc<AtomicBool>,
     db: Option<Connection>,
-    /// Tables that were there when last seen.
+    /// True if Tenure's own tables were there when last seen.
+    own: bool,
+    /// Users' tables that were there when last seen.
     ensured: HashSet<Target>,
 }
 
@@ -134,7 +137,11 @@ impl Keeper {
         let failed = match &done {
             Ok(_) => None,
             Err(Trouble::GaveUp) => Some(self.closed()),
-            Err(Trouble::Sqlite(error)) => Some(self.reason(error)),
+            Err(Trouble::Sqlite(error)) => {
+                // Perhaps somebody removed Tenure's tables; a new connection makes them again.
+                self.db = None;
+                Some(self.reason(error))
+            }
         };
         let mut results = done.unwrap_or_default().into_iter();
         for claim in claims {
@@ -151,19 +158,22 @@ impl Keeper {
         let done = self.claim_within(claims);
         let results = self.end(done)?;
         // Only what was committed is known to be there.
+        self.own = true;
         let good = claims.iter().zip(&results).filter(|(_, result)| !matches!(result, Err(ClaimError::Failed(_))));
-        self.ensured.extend(good.map(|(claim, _)| Arc::clone(&claim.table.target)));
+        let tables = good.filter_map(|(claim, _)| claim.table.as_ref());
+        self.ensured.extend(tables.map(|table| Arc::clone(&table.target)));
         Ok(results)
     }
 
     fn claim_within(&self, claims: &[Claim]) -> rusqlite::Result<Vec<Result<Claimed, ClaimError>>> {
         let db = self.opened()?;
-        if self.ensured.is_empty() {
+        if !self.own {
             ensure_own(db)?;
         }
         let one = |claim: &Claim| {
-            if !self.ensured.contains(&claim.table.target)
-                && let Err(error) = claim.table.ensure(db)
+            if let Some(table) = &claim.table
+                && !self.ensured.contains(&table.target)
+                && let Err(error) = table.ensure(db)
             {
                 // One flow's unusable table is no other flow's trouble.
                 return Ok(Err(ClaimError::Failed(self.reason(&error))));
@@ -288,6 +298,7 @@ impl Keeper {
     fn db(&mut self) -> rusqlite::Result<&Connection> {
         if self.db.is_none() {
             self.db = Some(open(&self.path)?);
+            self.own = false;
             self.ensured.clear();
         }
         self.opened()
