@@ -18,7 +18,8 @@ pub struct Flow {
     pub document: Document,
     /// Should it run?
     pub desired: Desired,
-    /// Rises when the position is to be forgotten: `restart --from-start`, or a changed sink.
+    /// Rises when the position is to be forgotten: `restart --from-start`, or another table beside the
+    /// same fence.
     /// A claim with a greater origin than the fence row's starts without a position.
     pub origin: u64,
     /// Rises with `restart`; the holder restarts the pipeline under the next attempt.
@@ -34,22 +35,24 @@ pub struct Flow {
     #[serde(default)]
     pub force: bool,
     /// What it was before its place or its strictness was changed, oldest first, at most
-    /// [`FORMER_MAX`]: a holder that has not heard of the change may still act by one of these.
-    /// They are forgotten once it has stopped.
+    /// [`FORMS_MAX`]: a holder that has not heard of the change may still act by one of these. They
+    /// are forgotten once it has stopped; those before [`Quiet::before`] do not count any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub former: Vec<Former>,
+    pub earlier: Vec<Form>,
 }
 
 /// How many earlier forms of a flow are remembered until it has stopped once.
-pub const FORMER_MAX: usize = 8;
+pub const FORMS_MAX: usize = 8;
 
 /// What a flow was.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Former {
+pub struct Form {
     /// Its document then.
     pub document: Document,
     /// Its [`Flow::origin`] then.
     pub origin: u64,
+    /// The last revision of the flow record with that document.
+    pub until: Revision,
 }
 
 /// Should the flow run?
@@ -124,9 +127,23 @@ pub struct Assignment {
     pub generation: Revision,
     /// Why it is here.
     pub why: Why,
+    /// What was over when this owner got it; what is, when the owner has let it go.
+    #[serde(default)]
+    pub quiet: Quiet,
     /// The latest changes of holder, oldest first, at most [`PAST_MAX`].
     #[serde(default)]
     pub past: Vec<Past>,
+}
+
+/// What of a flow's past can enter no sink any more. Known only from holders that were there when it
+/// ended: of one that was lost or passed over nobody can say it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Quiet {
+    /// Nothing that was begun by an earlier [`Form`] of the flow, one that was over before that
+    /// revision of its record.
+    pub before: Revision,
+    /// Nothing by any earlier owner, whatever form it went by.
+    pub alone: bool,
 }
 
 /// How many changes of holder an assignment remembers.
@@ -231,6 +248,9 @@ pub struct Verdict {
     pub generation: Revision,
     /// Nothing at or below this token enters the sink any more.
     pub token: Token,
+    /// But the sink did not say so: a person had decided not to insist.
+    #[serde(default)]
+    pub forced: bool,
 }
 
 /// The durable outcomes.
@@ -265,13 +285,14 @@ pub struct Cluster {
 impl Flow {
     /// A flow that was just applied.
     pub fn new(document: Document) -> Flow {
-        let (desired, former) = (Desired::Run, Vec::new());
-        Flow { document, desired, origin: 0, restarts: 0, wish: None, forget: false, force: false, former }
+        let (desired, earlier) = (Desired::Run, Vec::new());
+        Flow { document, desired, origin: 0, restarts: 0, wish: None, forget: false, force: false, earlier }
     }
 
-    /// Every document that a holder may be acting by, the present one first.
-    pub fn documents(&self) -> impl Iterator<Item = &Document> {
-        std::iter::once(&self.document).chain(self.former.iter().map(|former| &former.document))
+    /// Every document that somebody may be acting by, with its origin; the present one first.
+    pub fn forms(&self, quiet: Quiet) -> impl Iterator<Item = (&Document, u64)> {
+        let earlier = self.earlier.iter().filter(move |form| form.until >= quiet.before);
+        std::iter::once((&self.document, self.origin)).chain(earlier.map(|form| (&form.document, form.origin)))
     }
 }
 
@@ -293,7 +314,21 @@ impl Assignment {
         if past.len() > PAST_MAX {
             past.remove(0);
         }
-        Assignment { node, session, token, purpose, phase: Phase::Held, generation, why, past }
+        let alone = self.phase == Phase::Released && self.quiet.alone;
+        let quiet = Quiet { alone, ..self.quiet };
+        Assignment { node, session, token, purpose, phase: Phase::Held, generation, why, quiet, past }
+    }
+
+    /// The same, let go, and what was over by then.
+    #[must_use]
+    pub fn released(&self, quiet: Quiet) -> Assignment {
+        Assignment { phase: Phase::Released, quiet, ..self.clone() }
+    }
+
+    /// The same, taken from an owner of whom nothing is known.
+    #[must_use]
+    pub fn lost(&self) -> Assignment {
+        self.released(Quiet { alone: false, ..self.quiet })
     }
 
     /// The first record of a flow.
@@ -308,7 +343,8 @@ impl Assignment {
     ) -> Assignment {
         let token = Token::first(lineage, 1);
         let past = vec![Past { epoch: 1, node: node.clone(), why: why.clone() }];
-        Assignment { node, session, token, purpose, phase: Phase::Held, generation, why, past }
+        let quiet = Quiet { before: generation, alone: true };
+        Assignment { node, session, token, purpose, phase: Phase::Held, generation, why, quiet, past }
     }
 
     /// True if some node is expected to act on it.

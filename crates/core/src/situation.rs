@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!                          none        released      session gone    live: held     leaving   stopping   close
-//!  run                     Homeless    Homeless      Homeless        Running        Moving    Halting    Closing
+//!  run                     Homeless    Homeless      Homeless        Running        Moving    ToKeep     ToKeep
 //!  stop, no verdict yet    ToJudge     ToClose       ToClose         ToStop         ToStop    Halting    Closing
 //!   and no fence in sink   ToJudge     ToJudge       ToJudge         ToStop         ToStop    Halting    Closing
 //!  stop, verdict counts    Stopped, or ToForget when it was asked to be forgotten
@@ -22,7 +22,7 @@ use crate::{
     },
     id::{FlowId, NodeName, SessionId},
     picture::{Picture, Stored},
-    record::{Assignment, Flow, Outcome, Phase, Purpose, Verdict, Why},
+    record::{Assignment, Flow, Outcome, Phase, Purpose, Quiet, Verdict, Why},
 };
 
 /// The records of one flow.
@@ -65,6 +65,12 @@ pub enum Situation {
         to_live: bool,
         /// Why it moves.
         why: Why,
+    },
+    /// A live node is stopping it, or raising its fence, and must be told that it is to run there after
+    /// all.
+    ToKeep {
+        /// The node.
+        node: NodeName,
     },
     /// A live node has it and must be told to stop.
     ToStop,
@@ -124,19 +130,27 @@ impl<'p> Records<'p> {
     /// reader: then nobody else may have it while its holder's session lives. A holder that has not
     /// heard of the document's last change keeps the promise of the former one.
     pub fn stops_on_lease_loss(&self) -> bool {
-        self.flow.value.documents().any(stops_on_lease_loss)
+        self.documents().any(stops_on_lease_loss)
     }
 
     /// True if each sink that a holder may be writing to refuses whoever comes after the fence was
     /// raised: then its session need not be over before somebody else has the flow.
     pub fn can_be_fenced(&self) -> bool {
-        self.flow.value.documents().all(has_fence)
+        self.documents().all(has_fence)
     }
 
     /// True if there is a fence to be raised. Then nothing less proves a stop; without any, the end of
     /// the holder's session has to be enough.
     fn has_a_fence(&self) -> bool {
-        self.flow.value.documents().any(has_fence)
+        self.documents().any(has_fence)
+    }
+
+    /// What somebody may be acting by.
+    fn documents(&self) -> impl Iterator<Item = &'p Document> + use<'p> {
+        let flow: &'p Flow = &self.flow.value;
+        // Nobody ever had it: what it was does not matter.
+        let none = Quiet { before: self.flow.modified, alone: true };
+        flow.forms(self.assignment.map_or(none, |a| a.value.quiet)).map(|(document, _)| document)
     }
 
     /// True if what was asked has changed since its holder was told.
@@ -146,7 +160,7 @@ impl<'p> Records<'p> {
 
     /// True if nothing of that owner, nor of any before it, can enter the sink any more.
     fn is_fenced_off(&self, owner: &Assignment) -> bool {
-        self.verdict.is_some_and(|verdict| verdict.value.token.same_owner(owner.token))
+        self.verdict.is_some_and(|verdict| verdict.value.token.same_owner(owner.token) && !verdict.value.forced)
     }
 
     fn wants_to_run(&self, picture: &Picture) -> Situation {
@@ -174,8 +188,8 @@ impl<'p> Records<'p> {
                 let to_live = picture.is_live(to, *to_session);
                 Situation::Moving { from: node, to: to.clone(), to_live, why: why.clone() }
             }
-            (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::Closing { stale: false },
-            (Phase::Stopping | Phase::Released, Purpose::Run | Purpose::Close) => Situation::Halting { stale: false },
+            (Phase::Stopping, _) | (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::ToKeep { node },
+            (Phase::Released, _) => Situation::Homeless { why: Why::Released, after: None },
         }
     }
 

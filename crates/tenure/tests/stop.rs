@@ -12,9 +12,14 @@ use std::{
 use cluster::{Bed, PATIENCE, figure, until};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tenure::demo::{client::Flow, feeds::Plan};
+use tenure::demo::{
+    client::{Api, Flow},
+    feeds::Plan,
+};
 use tokio::time::sleep;
 
+/// A database that is not there.
+const NOWHERE: &str = "postgres://nobody@127.0.0.1:1/nothing";
 /// How long the sink is watched after the answer: far longer than anything could be under way.
 const WATCHED: Duration = Duration::from_secs(8);
 
@@ -97,26 +102,47 @@ fn document_into(bed: &Bed, flow: &Flow, secret: &Path) -> Value {
     document
 }
 
+/// A mistake in a sink's address is mended, and nobody has to remember it when the flow stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_whose_sink_was_wrong_at_first_is_stopped_like_any_other() {
+    let mut bed = Bed::new(1, 0, &Plan::new(1)).await;
+    let nowhere = bed.fleet.dir().join("nowhere.url");
+    std::fs::write(&nowhere, NOWHERE).expect("the secret is written");
+    let mut document = bed.document(0);
+    document["sink"]["postgres"]["url"] = json!({ "file": nowhere });
+    let api = bed.api();
+    api.put(&document).await.expect("the flow is applied");
+    let id = bed.server.name(0).to_owned();
+    waits_for_its_sink(&api, &id).await;
+    api.put(&bed.document(0)).await.expect("the document is mended");
+    until("the flow runs", PATIENCE, || async { api.flow(&id).await.is_ok_and(|flow| flow["state"] == "running") })
+        .await;
+    let start = Instant::now();
+    let answer = api.tell(&id, "suspend").await.expect("a 200");
+    assert_eq!(answer["state"], "suspended", "{answer}");
+    figure(format!("a flow that had a wrong sink at first was suspended after {:.1?}", start.elapsed()));
+}
+
 /// A sink that nobody can reach, and a document with a mistake in its address is one, must not hold a
 /// flow for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flow_whose_sink_does_not_answer_is_stopped_by_force_and_only_by_force() {
     let mut bed = Bed::new(1, 0, &Plan::new(1)).await;
     let nowhere = bed.fleet.dir().join("nowhere.url");
-    std::fs::write(&nowhere, "postgres://nobody@127.0.0.1:1/nothing").expect("the secret is written");
+    std::fs::write(&nowhere, NOWHERE).expect("the secret is written");
     let mut document = bed.document(0);
     document["sink"]["postgres"]["url"] = json!({ "file": nowhere });
     let api = bed.api();
     api.put(&document).await.expect("the flow is applied");
     let id = bed.server.name(0).to_owned();
-    until("the flow says why it waits", PATIENCE, || async {
-        api.flow(&id).await.is_ok_and(|flow| flow["reason"]["code"] == "sink_unreachable")
-    })
-    .await;
+    waits_for_its_sink(&api, &id).await;
 
     let pending = api.tell(&id, "suspend").await.expect_err("its sink does not answer");
     assert_eq!((pending.status(), pending.code().as_deref()), (Some(504), Some("stop_pending")), "{pending}");
     assert!(pending.to_string().contains("--force"), "{pending}");
+    let said = api.flow(&id).await.expect("the flow");
+    assert_eq!(said["reason"]["code"], "sink_unreachable", "{said}");
+    assert!(said["reason"]["detail"].as_str().is_some_and(|why| why.contains("nowhere.url")), "{said}");
     let start = Instant::now();
     let force = Some(("application/json", json!({ "force": true }).to_string()));
     api.call(Method::POST, &format!("/v1/flows/{id}/suspend"), force).await.expect("a 200");
@@ -124,6 +150,13 @@ async fn a_flow_whose_sink_does_not_answer_is_stopped_by_force_and_only_by_force
 
     api.call(Method::DELETE, &format!("/v1/flows/{id}"), None).await.expect("it has stopped, and is forgotten");
     assert_eq!(api.flow(&id).await.expect_err("it is gone").status(), Some(404));
+}
+
+async fn waits_for_its_sink(api: &Api, id: &str) {
+    until("the flow says why it waits", PATIENCE, || async {
+        api.flow(id).await.is_ok_and(|flow| flow["reason"]["code"] == "sink_unreachable")
+    })
+    .await;
 }
 
 async fn running(bed: &mut Bed) -> Vec<Flow> {

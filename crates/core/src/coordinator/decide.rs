@@ -123,6 +123,7 @@ impl<'a> Desk<'a> {
             }
             Situation::Moving { to_live: true, .. } if case.may_override() => self.give_over_its_head(records),
             Situation::ToStop => self.stop(records),
+            Situation::ToKeep { .. } => self.keep(records),
             Situation::Halting { stale } | Situation::Closing { stale } => {
                 let another = case.may_override().then(|| self.close_over_its_head(records)).flatten();
                 another.or_else(|| stale.then(|| self.update(records)).flatten())
@@ -207,6 +208,15 @@ impl<'a> Desk<'a> {
         Some(rewrite(records, Deed::Update, Vec::new(), assignment))
     }
 
+    /// The epoch stays: whoever was told to raise the fence claims it anew when it runs.
+    fn keep(&self, records: &Records<'_>) -> Option<Write> {
+        let (phase, purpose, generation) = (Phase::Held, Purpose::Run, records.flow.modified);
+        let before = amended(records)?;
+        let why = if before.purpose == Purpose::Close { Why::Resumed } else { before.why.clone() };
+        let assignment = Assignment { phase, purpose, generation, why, ..before };
+        Some(rewrite(records, Deed::Update, Vec::new(), assignment))
+    }
+
     fn stop(&self, records: &Records<'_>) -> Option<Write> {
         let assignment = Assignment { phase: Phase::Stopping, generation: records.flow.modified, ..amended(records)? };
         Some(rewrite(records, Deed::Stop, Vec::new(), assignment))
@@ -214,9 +224,9 @@ impl<'a> Desk<'a> {
 
     fn judge(&self, records: &Records<'_>, outcome: Outcome, after: Option<(NodeName, SessionId)>) -> Write {
         let token = records.assignment.map_or(Token::first(self.lineage, 0), |a| a.value.token);
-        let verdict = Verdict { outcome, generation: records.flow.modified, token };
+        let verdict = Verdict { outcome, generation: records.flow.modified, token, forced: false };
         let out = amended(records).filter(Assignment::is_out);
-        let released = out.map(|a| Assignment { phase: Phase::Released, ..a });
+        let released = out.map(|a| a.lost());
         let grounds = after.map(|(node, session)| Ground::Over(node, session)).into_iter().collect();
         write(records, Deed::Judge, grounds, Change::Judge { verdict, released })
     }

@@ -386,6 +386,7 @@ fn span(situation: &Situation, settings: &Settings) -> Option<Duration> {
         Situation::Closing { .. } => Some(settings.close_patience),
         Situation::Homeless { .. }
         | Situation::Running { .. }
+        | Situation::ToKeep { .. }
         | Situation::ToStop
         | Situation::ToClose { .. }
         | Situation::ToJudge { .. }

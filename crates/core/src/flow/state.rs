@@ -110,15 +110,29 @@ fn stopping(facts: &Facts<'_>, outcome: Outcome, on_the_way: State, there: State
     if answers(facts.verdict, outcome, facts.generation) {
         return (there, None);
     }
-    let closing = facts.assignment.filter(|a| a.is_out());
-    let reason = closing.map(|a| match (a.purpose, facts.holder_live) {
-        (Purpose::Close, true) => (Code::Starting, format!("{} is raising its fence", a.node)),
-        (Purpose::Run, true) => (Code::Starting, format!("its holder {} has not yet confirmed the stop", a.node)),
-        (_, false) => {
-            (Code::NoNews, format!("the session of {} has ended; another node has to raise its fence", a.node))
+    let asked = facts.assignment.filter(|a| a.is_out());
+    (on_the_way, asked.map(|assignment| not_stopped_because(facts, assignment)))
+}
+
+/// What stands in the way of a stop: what its node says, or that it says nothing.
+fn not_stopped_because(facts: &Facts<'_>, assignment: &Assignment) -> Reason {
+    let node = &assignment.node;
+    if !facts.holder_live {
+        let detail = format!("the session of {node} has ended; another node has to raise its fence");
+        return Reason::new(Code::NoNews, detail);
+    }
+    let at_it = |word: &Word<'_>| match word.stage {
+        Stage::Waiting | Stage::Stopping | Stage::Ended => word.fresh && word.token.same_owner(assignment.token),
+        Stage::Running | Stage::Starting => false,
+    };
+    let word = facts.word.filter(at_it);
+    match (word.and_then(|word| word.reason), assignment.purpose) {
+        (Some(reason), _) => reason.clone(),
+        (None, Purpose::Close) => Reason::new(Code::Stopping, format!("{node} is raising its fence")),
+        (None, Purpose::Run) => {
+            Reason::new(Code::Stopping, format!("its holder {node} has not yet confirmed the stop"))
         }
-    });
-    (on_the_way, reason.map(|(code, detail)| Reason::new(code, detail)))
+    }
 }
 
 fn running(facts: &Facts<'_>) -> (State, Option<Reason>) {
@@ -129,7 +143,11 @@ fn running(facts: &Facts<'_>) -> (State, Option<Reason>) {
     let node = &assignment.node;
     let say = |state, code, detail: String| (state, Some(Reason::new(code, detail)));
     if assignment.purpose == Purpose::Close || assignment.phase == Phase::Stopping {
-        return say(State::Pending, Code::Starting, format!("its former run is being stopped on {node} first"));
+        return say(
+            State::Pending,
+            Code::Starting,
+            format!("{node} was stopping it and has not yet heard that it is to run"),
+        );
     }
     if !facts.holder_live {
         return say(State::Unknown, Code::NoNews, format!("the session of its holder {node} has ended"));
@@ -149,7 +167,13 @@ fn as_told(word: &Word<'_>, assignment: &Assignment) -> (State, Option<Reason>) 
         Stage::Running => (State::Running, word.reason.cloned()),
         Stage::Starting => (State::Starting, reason(format!("{node} is opening it"))),
         Stage::Waiting => (State::Waiting, reason(format!("{node} will try again"))),
-        Stage::Stopping | Stage::Ended => (State::Waiting, reason(format!("{node} is handing it over"))),
+        Stage::Stopping | Stage::Ended => {
+            let why = match assignment.phase {
+                Phase::Leaving { .. } => format!("{node} is handing it over"),
+                Phase::Held | Phase::Stopping | Phase::Released => format!("{node} ends it to start it anew"),
+            };
+            (State::Waiting, Some(word.reason.cloned().unwrap_or_else(|| Reason::new(Code::Stopping, why))))
+        }
     }
 }
 
@@ -223,7 +247,7 @@ mod tests {
     }
 
     fn verdict(outcome: Outcome, generation: u64) -> Verdict {
-        Verdict { outcome, generation: Revision(generation), token: Token::first(1, 1) }
+        Verdict { outcome, generation: Revision(generation), token: Token::first(1, 1), forced: false }
     }
 
     fn word(epoch: u64, stage: Stage) -> Word<'static> {
@@ -235,7 +259,7 @@ mod tests {
         let (run, suspended, terminated) = (flow(Desired::Run), flow(Desired::Suspended), flow(Desired::Terminated));
         let assignment = held();
         let stopping = Assignment { phase: Phase::Stopping, ..held() };
-        let released = Assignment { phase: Phase::Released, ..held() };
+        let released = held().lost();
         let close = Assignment { purpose: Purpose::Close, ..held() };
         let (was_suspended, was_terminated, old) =
             (verdict(Outcome::Suspended, 5), verdict(Outcome::Terminated, 6), verdict(Outcome::Suspended, 4));
@@ -282,7 +306,7 @@ mod tests {
                 State::Waiting,
                 Some(Code::SourceUnreachable),
             ),
-            ("handing over", has(Some(word(1, Stage::Stopping))), State::Waiting, Some(Code::Starting)),
+            ("handing over", has(Some(word(1, Stage::Stopping))), State::Waiting, Some(Code::Stopping)),
             ("silent", has(Some(stale)), State::Unknown, Some(Code::NoNews)),
             (
                 "session ended",
@@ -294,7 +318,7 @@ mod tests {
                 "asked to pause",
                 Facts { assignment: Some(&stopping), ..bare(&suspended) },
                 State::Suspending,
-                Some(Code::Starting),
+                Some(Code::Stopping),
             ),
             (
                 "asked to pause, holder gone",

@@ -83,6 +83,8 @@ pub enum Code {
     Fenced,
     /// The assignment has not been taken up yet.
     Starting,
+    /// It is being ended: to stop, to move, or to start anew.
+    Stopping,
     /// The holder has said nothing lately.
     NoNews,
 }
@@ -108,6 +110,7 @@ impl Code {
             Code::CoordStoreRegressed => "COORD_STORE_REGRESSED",
             Code::Fenced => "fenced",
             Code::Starting => "starting",
+            Code::Stopping => "stopping",
             Code::NoNews => "no_news",
         }
     }

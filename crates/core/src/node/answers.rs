@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    ANSWER_MAX, Answer, Closed, Effect, Local, NodeMachine, RETRY_AFTER, RETRY_MAX, STUCK_AFTER_STRICT, Stage,
+    ANSWER_MAX, Answer, Closed, Effect, Local, NodeMachine, RETRY_AFTER, RETRY_MAX, SUSPECT_AFTER, Stage,
+    stage::{Ended, Fenced},
     want::Want,
 };
 use crate::{
@@ -26,7 +27,7 @@ impl NodeMachine {
     // --- pipelines -----------------------------------------------------------------------------
 
     pub(super) fn running(&mut self, now: Moment, flow: FlowId, token: Token) {
-        let Some(Local { stage: Stage::Running { token: runs, open_since, .. }, reason, .. }) =
+        let Some(Local { stage: Stage::Running { token: runs, open_since, .. }, reason, trail, .. }) =
             self.flows.get_mut(&flow)
         else {
             return;
@@ -34,6 +35,7 @@ impl NodeMachine {
         if *runs == token {
             *open_since = Some(now);
             *reason = None;
+            trail.opened();
             self.out.push(Effect::News(flow));
         }
     }
@@ -42,6 +44,7 @@ impl NodeMachine {
         let may_be_newer = self.may_have_a_successor(&flow, token);
         let Some(local) = self.flows.get_mut(&flow) else { return };
         let Some(ended) = local.end(token) else { return }; // Old news of an earlier attempt.
+        local.trail.ended(is_clean(now, &ended, &exit));
         if ended.open_since.is_some_and(|since| now.since(since) >= HEALTHY_AFTER) {
             local.failures = 0;
         }
@@ -132,7 +135,7 @@ impl NodeMachine {
                     local.stage = Stage::Idle;
                     self.look(now, &flow);
                 }
-                Stage::Halting { by, .. } if by.after(STUCK_AFTER_STRICT) <= now => self.is_stuck(now, &flow),
+                Stage::Halting { by, .. } if by.after(SUSPECT_AFTER) <= now => self.is_stuck(now, &flow),
                 Stage::Closing { token, .. } if overdue => {
                     let token = *token;
                     self.fence_closed(now, flow, token, Closed::Failed(no_answer()));
@@ -169,19 +172,19 @@ impl NodeMachine {
             | Stage::Resting { .. } => return, // Old news.
         };
         match closed {
-            Closed::Done => {
-                (local.closed, local.retries) = (Some((token, at)), 0);
-                local.stage = Stage::Idle;
+            Closed::Done => local.fenced(token, at, false),
+            // Ours are refused there, and if another node of ours had it, nothing could be concluded.
+            // But a greater epoch of our own may mean that the store has gone back: then it is for a
+            // person to say.
+            Closed::Higher(stored) if order.flow.force || stored.lineage > token.lineage => {
+                local.fenced(token, at, false);
             }
             Closed::Higher(stored) => {
                 local.reason = Some(fenced(stored, token));
                 local.stage = Stage::Resting { at, parked: None };
             }
             // Somebody has decided not to wait for the sink.
-            Closed::Failed(_) if order.flow.force => {
-                (local.closed, local.retries) = (Some((token, at)), 0);
-                local.stage = Stage::Idle;
-            }
+            Closed::Failed(_) if order.flow.force => local.fenced(token, at, true),
             Closed::Failed(reason) => {
                 local.reason = Some(reason);
                 self.retry(now, &flow, order, at);
@@ -220,7 +223,8 @@ impl NodeMachine {
         if let Want::HandOver(order, at) = self.want(&flow)
             && at == revision
         {
-            self.out.push(Effect::Release(flow, order, revision)); // Its answer is awaited in the same stage.
+            let quiet = self.flows.get_mut(&flow).map(|local| local.quiet_after(&order)).unwrap_or_default();
+            self.out.push(Effect::Release(flow, order, revision, quiet)); // Its answer is awaited in the same stage.
             return;
         }
         if let Some(local) = self.flows.get_mut(&flow) {
@@ -238,9 +242,27 @@ impl NodeMachine {
 }
 
 impl Local {
+    fn fenced(&mut self, token: Token, at: Revision, forced: bool) {
+        (self.closed, self.retries) = (Some(Fenced { token, at, forced }), 0);
+        self.stage = Stage::Idle;
+    }
+
     fn park(&mut self, order: Arc<Order>, at: Revision, reason: Reason) {
         self.reason = Some(reason);
         self.stage = Stage::Resting { at, parked: Some(order) };
+    }
+}
+
+/// True if nothing of the pipeline can have been on its way to the sink when it ended. One that ends
+/// for its source's sake has settled what it had sent; so has one that was told to, unless it was
+/// aborted.
+fn is_clean(now: Moment, ended: &Ended, exit: &Exit) -> bool {
+    match exit {
+        Exit::Stopped => ended.settles_by.is_some_and(|by| now < by),
+        Exit::Failed(reason) => {
+            matches!(reason.code, Code::SourceUnreachable | Code::SourceClosed | Code::SourceFailed)
+        }
+        Exit::OrphanEnded | Exit::Fenced { .. } | Exit::Regressed { .. } => false,
     }
 }
 

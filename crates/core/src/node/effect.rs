@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     id::{FlowId, Revision, SessionId},
     moment::Moment,
-    record::{Order, Outcome, Phase},
+    record::{Order, Outcome, Phase, Quiet},
     token::Token,
 };
 
@@ -21,7 +21,8 @@ pub enum Effect {
     /// The session's validity has moved.
     Validity(Moment),
     /// Run the flow under this token; answered by [`Input::Exited`](super::Input::Exited).
-    Start(FlowId, Token, Arc<Order>),
+    /// The fences of the flow's earlier forms that are not quiet are to be raised meanwhile.
+    Start(FlowId, Token, Arc<Order>, Quiet),
     /// End a pipeline: settle what was read (`flush`) or drop it; by `by` at the latest it is aborted.
     Halt {
         /// Which flow.
@@ -36,12 +37,13 @@ pub enum Effect {
     /// End the process at once: this flow's pipeline blocks its thread, and no other node may read
     /// the flow while it does.
     Abort(FlowId),
-    /// Raise the fence to this token and run nothing, in every sink that a holder may be writing to.
-    CloseFence(FlowId, Token, Arc<Order>),
-    /// Give the flow to the node its order names, in one commit that stands on the order's revision.
-    HandOver(FlowId, Arc<Order>, Revision),
+    /// Raise the fence to this token and run nothing, in the sink of each form that is not quiet.
+    CloseFence(FlowId, Token, Arc<Order>, Quiet),
+    /// Give the flow to the node its order names, in one commit that stands on the order's revision,
+    /// with what is over by now.
+    HandOver(FlowId, Arc<Order>, Revision, Quiet),
     /// Let the flow go: nobody runs it until the coordinator gives it away.
-    Release(FlowId, Arc<Order>, Revision),
+    Release(FlowId, Arc<Order>, Revision, Quiet),
     /// Let the flow go and record that it has stopped.
     Conclude {
         /// Which flow.
@@ -50,6 +52,8 @@ pub enum Effect {
         outcome: Outcome,
         /// Nothing at or below this token enters the sink any more.
         token: Token,
+        /// But the sink did not say so.
+        forced: bool,
         /// The order that asked for it.
         order: Arc<Order>,
         /// Its revision.
@@ -76,21 +80,28 @@ impl fmt::Display for Effect {
             Effect::Renew(session) => write!(f, "renew {session}"),
             Effect::ReopenInbox => write!(f, "reopen the inbox"),
             Effect::Validity(until) => write!(f, "valid until {until}"),
-            Effect::Start(flow, token, _) => write!(f, "start {flow} {token}"),
+            Effect::Start(flow, token, ..) => write!(f, "start {flow} {token}"),
             Effect::Halt { flow, token, flush, by } => {
                 write!(f, "halt {flow} {token} {} by {by}", if *flush { "flush" } else { "drop" })
             }
             Effect::Abort(flow) => write!(f, "abort: {flow} does not end"),
-            Effect::CloseFence(flow, token, _) => write!(f, "close the fence of {flow} at {token}"),
-            Effect::HandOver(flow, order, at) => match &order.assignment.phase {
+            Effect::CloseFence(flow, token, order, quiet) => {
+                write!(f, "close the fence of {flow} at {token}")?;
+                match order.flow.forms(*quiet).count() {
+                    1 => Ok(()),
+                    sinks => write!(f, " in {sinks} sinks"),
+                }
+            }
+            Effect::HandOver(flow, order, at, _) => match &order.assignment.phase {
                 Phase::Leaving { to, .. } => write!(f, "hand {flow} over to {to}, standing on {at}"),
                 phase @ (Phase::Held | Phase::Stopping | Phase::Released) => {
                     write!(f, "hand {flow} over ({phase}), standing on {at}")
                 }
             },
-            Effect::Release(flow, _, at) => write!(f, "release {flow}, standing on {at}"),
-            Effect::Conclude { flow, outcome, token, revision, .. } => {
-                write!(f, "conclude {flow} {outcome:?} at {token}, standing on {revision}")
+            Effect::Release(flow, _, at, _) => write!(f, "release {flow}, standing on {at}"),
+            Effect::Conclude { flow, outcome, token, forced, revision, .. } => {
+                let word = if *forced { " by force" } else { "" };
+                write!(f, "conclude {flow} {outcome:?}{word} at {token}, standing on {revision}")
             }
             Effect::Look(flows) => {
                 write!(f, "look at the fences of")?;

@@ -16,6 +16,7 @@
 //! * `life`: a session is opened, renewed, doubted and lost;
 //! * `inbox`, `want`: what was ordered, and what follows from it for one flow;
 //! * `steering`: one step nearer to what is wanted, and starts at a bearable pace;
+//! * `trail`: what may still be on its way into a sink;
 //! * `answers`: what came of a pipeline, a fence, a commit;
 //! * `orphans`: what goes on reading while the session is doubtful looks at its fence;
 //! * `leaving`: everything is handed over, let go, or ends with the session.
@@ -33,6 +34,7 @@ mod orphans;
 mod pacer;
 mod stage;
 mod steering;
+mod trail;
 mod want;
 
 use std::{
@@ -57,8 +59,11 @@ pub const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// How long after it was aborted a pipeline may still be there before it is given up for stuck: an
 /// abort waits for the pipeline to await something, and one that blocks its thread never does.
 pub const STUCK_AFTER: Duration = Duration::from_secs(1);
-/// The same for a strict flow whose session is not live: somebody else may read it soon.
+/// The same for a strict flow whose session is not live: somebody else may read it soon. It is a part
+/// of the stop budget.
 pub const STUCK_AFTER_STRICT: Duration = Duration::from_millis(250);
+/// So long after its abort a pipeline is suspected to be stuck.
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(150);
 /// How often an orphan looks at its fence.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long an orphan goes on reading while its sink does not answer.

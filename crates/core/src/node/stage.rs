@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::{flow::Reason, id::Revision, moment::Moment, record::Order, token::Token};
+use super::trail::Trail;
+use crate::{
+    flow::Reason,
+    id::Revision,
+    moment::Moment,
+    record::{Assignment, Order, Quiet},
+    token::Token,
+};
 
 /// What a flow is doing here.
 ///
@@ -88,7 +95,10 @@ pub struct Local {
     /// It was halted in its turn under the start budget, and need not wait for another.
     pub(super) has_turn: bool,
     /// The fence was raised to this token for the order of that revision, and nothing started since.
-    pub(super) closed: Option<(Token, Revision)>,
+    pub(super) closed: Option<Fenced>,
+    pub(super) trail: Trail,
+    /// Since when a pipeline that was aborted is known to be still there.
+    pub(super) suspected: Option<Moment>,
     /// When a fence or a commit was last asked for.
     pub(super) asked: Moment,
     /// The sink holds this token above ours. It is most likely a newer holder's, of whom we have not
@@ -99,19 +109,32 @@ pub struct Local {
     next: Option<Token>,
 }
 
+/// A fence that was raised.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fenced {
+    /// To this token.
+    pub(super) token: Token,
+    /// For the order of that revision.
+    pub(super) at: Revision,
+    /// The sink did not say so, and nobody insists.
+    pub(super) forced: bool,
+}
+
 /// A pipeline that has ended.
 pub(super) struct Ended {
     pub(super) order: Arc<Order>,
     pub(super) open_since: Option<Moment>,
     /// It was told to end.
     pub(super) told: bool,
+    /// It was told to settle what it had read, and has until then.
+    pub(super) settles_by: Option<Moment>,
 }
 
 impl Local {
     /// Takes the next token of this owner: each start and each closing has one of its own.
-    pub(super) fn claim(&mut self, owner: Token) -> Token {
-        self.adopt(&owner);
-        let token = self.next.unwrap_or(owner);
+    pub(super) fn claim(&mut self, order: &Order) -> Token {
+        self.adopt(&order.assignment);
+        let token = self.next.unwrap_or(order.assignment.token);
         self.next = Some(token.next_attempt());
         self.closed = None;
         self.doubted = None;
@@ -119,9 +142,11 @@ impl Local {
     }
 
     /// A new owner (epoch) starts counting afresh, without the former one's failures.
-    pub(super) fn adopt(&mut self, owner: &Token) {
-        if self.next.is_none_or(|next| !next.same_owner(*owner)) {
-            self.next = Some(*owner);
+    pub(super) fn adopt(&mut self, assignment: &Assignment) {
+        let owner = assignment.token;
+        if self.next.is_none_or(|next| !next.same_owner(owner)) {
+            self.next = Some(owner);
+            self.trail = Trail::of(assignment);
             self.closed = None;
             self.failures = 0;
             self.retries = 0;
@@ -130,15 +155,21 @@ impl Local {
         }
     }
 
+    /// What is over once the flow is let go by this order.
+    pub(super) fn quiet_after(&mut self, order: &Arc<Order>) -> Quiet {
+        self.adopt(&order.assignment);
+        self.trail.after(order)
+    }
+
     /// Leaves the pipeline behind that ran under this token; none if another one did, or none: then
     /// the word is old.
     pub(super) fn end(&mut self, token: Token) -> Option<Ended> {
         let ended = match &self.stage {
             Stage::Running { token: runs, order, open_since } if *runs == token => {
-                Ended { order: Arc::clone(order), open_since: *open_since, told: false }
+                Ended { order: Arc::clone(order), open_since: *open_since, told: false, settles_by: None }
             }
-            Stage::Halting { token: runs, order, .. } if *runs == token => {
-                Ended { order: Arc::clone(order), open_since: None, told: true }
+            Stage::Halting { token: runs, order, flush, by } if *runs == token => {
+                Ended { order: Arc::clone(order), open_since: None, told: true, settles_by: flush.then_some(*by) }
             }
             Stage::Idle
             | Stage::Queued
@@ -149,7 +180,7 @@ impl Local {
             | Stage::Committing { .. }
             | Stage::Resting { .. } => return None,
         };
-        self.stage = Stage::Idle;
+        (self.stage, self.suspected) = (Stage::Idle, None);
         Some(ended)
     }
 

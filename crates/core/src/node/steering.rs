@@ -3,7 +3,8 @@
 use std::{mem::discriminant, sync::Arc};
 
 use super::{
-    ANSWER_MAX, Effect, FLUSH_MAX, Local, NodeMachine, STUCK_AFTER, STUCK_AFTER_STRICT, Stage,
+    ANSWER_MAX, Effect, FLUSH_MAX, Local, NodeMachine, STUCK_AFTER, STUCK_AFTER_STRICT, SUSPECT_AFTER, Stage,
+    stage::Fenced,
     want::{Want, asks_anew, is_strict, same_content},
 };
 use crate::{
@@ -45,22 +46,27 @@ impl NodeMachine {
             Want::HandOver(order, at) => {
                 if !self.runs_on_for_now(local, &order) && self.is_at_rest(now, flow, local, at) {
                     self.commits(now, flow, local, at);
-                    self.out.push(Effect::HandOver(flow.clone(), order, at));
+                    let quiet = local.quiet_after(&order);
+                    self.out.push(Effect::HandOver(flow.clone(), order, at, quiet));
                 }
             }
             Want::Release(order, at) => {
                 if self.is_at_rest(now, flow, local, at) {
                     self.commits(now, flow, local, at);
-                    self.out.push(Effect::Release(flow.clone(), order, at));
+                    let quiet = local.quiet_after(&order);
+                    self.out.push(Effect::Release(flow.clone(), order, at, quiet));
                 }
             }
             Want::Conclude(order, revision, outcome) => {
-                if self.is_at_rest(now, flow, local, revision) {
-                    match local.closed.filter(|(_, at)| *at == revision) {
+                // Somebody does not want to wait any longer for an answer that is not insisted on.
+                let hurried = matches!(local.stage, Stage::Closing { at, .. } if at != revision && order.flow.force);
+                if hurried || self.is_at_rest(now, flow, local, revision) {
+                    match local.closed.filter(|closed| closed.at == revision) {
                         None => self.close_fence(now, flow, local, order, revision),
-                        Some((token, _)) => {
+                        Some(Fenced { token, forced, .. }) => {
                             self.commits(now, flow, local, revision);
-                            self.out.push(Effect::Conclude { flow: flow.clone(), outcome, token, order, revision });
+                            let flow = flow.clone();
+                            self.out.push(Effect::Conclude { flow, outcome, token, forced, order, revision });
                         }
                     }
                 }
@@ -88,7 +94,7 @@ impl NodeMachine {
 
     /// The flow should run: start it, let it be, or restart it with its new content.
     fn see_it_runs(&mut self, now: Moment, flow: &FlowId, local: &mut Local, order: Arc<Order>, at: Revision) {
-        local.adopt(&order.assignment.token);
+        local.adopt(&order.assignment);
         match &local.stage {
             Stage::Idle if local.has_turn && self.may_start() => self.start(now, flow, local, order),
             Stage::Idle => self.enqueue(flow, local),
@@ -163,10 +169,11 @@ impl NodeMachine {
     }
 
     fn close_fence(&mut self, now: Moment, flow: &FlowId, local: &mut Local, order: Arc<Order>, at: Revision) {
-        let token = local.claim(order.assignment.token);
+        let token = local.claim(&order);
+        let quiet = local.trail.before(&order);
         local.stage = Stage::Closing { token, order: Arc::clone(&order), at };
         self.awaits_an_answer(now, flow, local);
-        self.out.push(Effect::CloseFence(flow.clone(), token, order));
+        self.out.push(Effect::CloseFence(flow.clone(), token, order, quiet));
     }
 
     /// Tells the pipeline to end, or to end sooner.
@@ -187,14 +194,20 @@ impl NodeMachine {
             | Stage::Resting { .. } => return,
         };
         let is_urgent = self.is_urgent(&order);
-        let span = if !flush || is_urgent { self.setup.timing.stop_budget } else { FLUSH_MAX };
+        let budget = self.setup.timing.stop_budget;
+        let span = match (is_urgent, flush) {
+            // What an abort may take is a part of the budget.
+            (true, _) => budget.saturating_sub(STUCK_AFTER_STRICT),
+            (false, false) => budget,
+            (false, true) => FLUSH_MAX,
+        };
         let by = now.after(span).min(latest);
-        self.agenda.insert((by.after(STUCK_AFTER_STRICT), flow.clone()));
+        self.agenda.insert((by.after(SUSPECT_AFTER), flow.clone()));
         local.stage = Stage::Halting { token, flush, by, order };
         self.out.push(Effect::Halt { flow: flow.clone(), token, flush, by });
     }
 
-    /// True if nobody of this node may be reading the flow soon.
+    /// True if somebody else may read the flow soon, and then nobody here may.
     fn is_urgent(&self, order: &Order) -> bool {
         self.standing != Standing::Live && is_strict(order)
     }
@@ -203,10 +216,16 @@ impl NodeMachine {
     /// still write, so the flow goes on without it. Nothing but the end of the process stops the
     /// reading of a strict flow.
     pub(super) fn is_stuck(&mut self, now: Moment, flow: &FlowId) {
-        let Some(Local { stage: Stage::Halting { token, order, by, .. }, .. }) = self.flows.get(flow) else { return };
+        let Some(local) = self.flows.get_mut(flow) else { return };
+        let Stage::Halting { token, order, by, .. } = &local.stage else { return };
         let (token, order, by) = (*token, Arc::clone(order), *by);
-        let given_up = by.after(STUCK_AFTER);
-        if self.is_urgent(&order) {
+        // A process that was frozen finds everything overdue; whoever ends at once has time to say so.
+        let suspected = *local.suspected.get_or_insert(now);
+        let grace = STUCK_AFTER_STRICT - SUSPECT_AFTER;
+        let given_up = by.after(STUCK_AFTER).max(suspected.after(grace));
+        if now < suspected.after(grace) {
+            self.agenda.insert((suspected.after(grace), flow.clone()));
+        } else if self.is_urgent(&order) {
             self.out.push(Effect::Abort(flow.clone()));
         } else if now < given_up {
             self.agenda.insert((given_up, flow.clone()));
@@ -228,10 +247,15 @@ impl NodeMachine {
     /// and no more once it is not.
     fn hurry(&mut self, now: Moment, flow: &FlowId, local: &mut Local) {
         let Stage::Halting { flush, by, order, .. } = &local.stage else { return };
-        let budget = now.after(self.setup.timing.stop_budget);
-        if *by > budget && self.is_urgent(order) {
-            let flush = *flush;
+        if !self.is_urgent(order) {
+            return;
+        }
+        let (flush, by) = (*flush, *by);
+        if by > now.after(self.setup.timing.stop_budget) {
             self.halt(now, flow, local, flush);
+        } else {
+            // It was not urgent before.
+            self.agenda.insert((by.after(SUSPECT_AFTER), flow.clone()));
         }
     }
 
@@ -282,10 +306,11 @@ impl NodeMachine {
     }
 
     fn start(&mut self, now: Moment, flow: &FlowId, local: &mut Local, order: Arc<Order>) {
-        let token = local.claim(order.assignment.token);
+        let token = local.claim(&order);
+        let quiet = local.trail.starts(&order);
         local.stage = Stage::Running { token, order: Arc::clone(&order), open_since: None };
         local.answered = now;
         local.has_turn = false;
-        self.out.push(Effect::Start(flow.clone(), token, order));
+        self.out.push(Effect::Start(flow.clone(), token, order, quiet));
     }
 }

@@ -179,6 +179,7 @@ impl<'p> Builder<'p> {
                 let at = if to_live { to } else { from };
                 self.rooms.get(&at).map(|room| Place::MovingTo(*room))
             }
+            Situation::ToKeep { node } => self.rooms.get(&node).map(|room| Place::MovingTo(*room)),
             Situation::ToStop
             | Situation::Halting { .. }
             | Situation::Closing { .. }

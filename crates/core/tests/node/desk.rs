@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tenure_core::{
-    flow::{Document, Exit, Reason, supervisor::Code},
+    flow::{Document, Exit, Reason, spec::Sink, supervisor::Code},
     id::{FlowId, NodeName, Revision, SessionId},
     moment::{Dice, Moment},
     node::{Answer, Closed, Effect, Input, Local, Look, NodeMachine, Setup, Stage},
-    record::{Assignment, Desired, Flow, Order, Phase, Purpose, Why},
+    record::{Assignment, Desired, Flow, Form, Order, Phase, Purpose, Why},
     session::Timing,
     token::Token,
 };
@@ -101,6 +101,7 @@ impl Desk {
             ["move", flow, "to", to] => self.change(flow, |order| order.assignment.phase = leaving_to(to)),
             ["keep", flow] => self.change(flow, |order| order.assignment.phase = Phase::Held),
             ["suspend", flow] => self.stop(flow, Desired::Suspended),
+            ["re-sink", flow] => self.change(flow, re_sink),
             ["force", flow] => self.change(flow, |order| order.flow.force = true),
             ["terminate", flow] => self.stop(flow, Desired::Terminated),
             ["resume", flow] => self.resume(flow),
@@ -185,9 +186,11 @@ impl Desk {
     fn note(&mut self, effect: &Effect) {
         match effect {
             Effect::OpenSession | Effect::Renew(_) => self.asked_at = self.now,
-            Effect::Start(flow, token, _) => self.asked_mut(flow).runs = Some(*token),
-            Effect::CloseFence(flow, token, _) => self.asked_mut(flow).closes = Some(*token),
-            Effect::HandOver(flow, _, at) | Effect::Release(flow, _, at) => self.asked_mut(flow).commits = Some(*at),
+            Effect::Start(flow, token, ..) => self.asked_mut(flow).runs = Some(*token),
+            Effect::CloseFence(flow, token, ..) => self.asked_mut(flow).closes = Some(*token),
+            Effect::HandOver(flow, _, at, _) | Effect::Release(flow, _, at, _) => {
+                self.asked_mut(flow).commits = Some(*at)
+            }
             Effect::Conclude { flow, revision, .. } => self.asked_mut(flow).commits = Some(*revision),
             Effect::ReopenInbox
             | Effect::Validity(_)
@@ -218,9 +221,9 @@ impl Desk {
 
     fn do_as_asked(&mut self, effect: Effect) {
         match effect {
-            Effect::Start(flow, token, _) => self.tell(Input::Running(flow, token)),
+            Effect::Start(flow, token, ..) => self.tell(Input::Running(flow, token)),
             Effect::Halt { flow, token, .. } => self.tell(Input::Exited(flow, token, Exit::Stopped)),
-            Effect::CloseFence(flow, token, _) => self.tell(Input::FenceClosed(flow, token, Closed::Done)),
+            Effect::CloseFence(flow, token, ..) => self.tell(Input::FenceClosed(flow, token, Closed::Done)),
             Effect::HandOver(flow, ..) | Effect::Release(flow, ..) | Effect::Conclude { flow, .. } => self.done(&flow),
             Effect::OpenSession
             | Effect::Renew(_)
@@ -315,6 +318,7 @@ impl Desk {
         let session = session.expect("a session to give it to");
         let mut assignment = Assignment::first(node("n1"), session, 1, purpose, Revision(self.revision), Why::New);
         assignment.token.epoch = epoch;
+        assignment.quiet.alone = epoch == 1;
         self.put(&id(flow), Order { assignment, flow: Flow { desired, ..record(flow, strict) } });
     }
 
@@ -483,6 +487,17 @@ fn update(order: &mut Order) {
 
 fn revert(order: &mut Order) {
     order.flow.document.source.tcp.as_mut().unwrap().address.pop();
+}
+
+/// Another sink, as people change it. What is past goes by the order's own revision here.
+fn re_sink(order: &mut Order) {
+    let document = order.flow.document.clone();
+    let until = order.assignment.generation;
+    order.flow.earlier.push(Form { document, origin: 0, until });
+    order.assignment.generation = Revision(until.0 + 1);
+    if let Sink::Sqlite(sink) = &mut order.flow.document.sink {
+        sink.path += "1";
+    }
 }
 
 fn weigh(order: &mut Order, weight: u32) {

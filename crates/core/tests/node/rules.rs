@@ -35,6 +35,7 @@ pub(crate) struct Rules {
     /// Since when it has known that the session is lost.
     lost_since: Option<Moment>,
     pub(crate) has_left: bool,
+    now: Moment,
 }
 
 impl Rules {
@@ -43,9 +44,7 @@ impl Rules {
         let live = self.session.is_some_and(|(_, until)| now < until);
         self.not_live_since = if live { None } else { self.not_live_since.or(Some(now)) };
         self.lost_since = if self.session.is_some() { None } else { self.lost_since.or(Some(now)) };
-        // Given up for stuck: its sink keeps it out, and nothing waits for it any more.
-        let stuck = |p: &Pipeline| p.halt_by.is_some_and(|by| by.after(STUCK_AFTER) <= now);
-        self.pipelines.retain(|_, pipeline| is_strict(&pipeline.order) || !stuck(pipeline));
+        self.now = now;
     }
 
     /// invariant: live_starts. A flow starts only while the session is live, and only by an order
@@ -59,7 +58,10 @@ impl Rules {
         self.uses(flow, token);
         let pipeline = Pipeline { token, order: order.clone(), open: false, halt_by: None };
         let former = self.pipelines.insert(flow.clone(), pipeline);
-        assert!(former.is_none(), "{flow} starts under {token} while {former:?} is up");
+        assert!(
+            former.as_ref().is_none_or(|former| self.may_be_given_up(former)),
+            "{flow} starts under {token} while {former:?} is up"
+        );
     }
 
     /// invariant: fresh_tokens. Each start and each closing of a flow has a greater token than the
@@ -76,13 +78,22 @@ impl Rules {
     }
 
     /// invariant: quiet_hands. Nobody closes, gives away or lets go what still runs.
-    pub(crate) fn lets_go(&self, flow: &FlowId) {
-        assert!(!self.pipelines.contains_key(flow), "{flow} is let go while it runs");
+    pub(crate) fn lets_go(&mut self, flow: &FlowId) {
+        let former = self.pipelines.remove(flow);
+        assert!(former.is_none_or(|former| self.may_be_given_up(&former)), "{flow} is let go while it runs");
+    }
+
+    /// It was to be gone for so long that it is taken for stuck; its sink keeps it out.
+    fn may_be_given_up(&self, pipeline: &Pipeline) -> bool {
+        let stuck = pipeline.halt_by.is_some_and(|by| by.after(STUCK_AFTER) <= self.now);
+        stuck && !is_strict(&pipeline.order)
     }
 
     /// invariant: clean_lives. A session is opened, or ended, only when nothing runs.
-    pub(crate) fn begins_or_ends(&self) {
-        assert!(self.pipelines.is_empty(), "these still run: {:?}", self.pipelines);
+    pub(crate) fn begins_or_ends(&mut self) {
+        let mut still = std::mem::take(&mut self.pipelines);
+        still.retain(|_, pipeline| !self.may_be_given_up(pipeline));
+        assert!(still.is_empty(), "these still run: {still:?}");
     }
 
     /// invariant: no_needless_end. A process ends itself only for a strict flow that did not end in

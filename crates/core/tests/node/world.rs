@@ -189,15 +189,15 @@ impl World {
             }
             Effect::Renew(session) => self.ask_once(Question::Renew { sent: self.now, session }),
             Effect::ReopenInbox => self.break_watch(),
-            Effect::Start(flow, token, order) => self.rules.starts(self.now, &flow, token, &order),
+            Effect::Start(flow, token, order, _) => self.rules.starts(self.now, &flow, token, &order),
             Effect::Halt { flow, token, by, .. } => self.rules.halts(&flow, token, by),
-            Effect::CloseFence(flow, token, _) => {
+            Effect::CloseFence(flow, token, ..) => {
                 self.rules.lets_go(&flow);
                 self.rules.uses(&flow, token);
                 self.questions.push(Question::Close { flow, token });
             }
-            Effect::HandOver(flow, _, revision) => self.ask_to_commit(flow, revision, Kind::HandOver),
-            Effect::Release(flow, _, revision) => self.ask_to_commit(flow, revision, Kind::Release),
+            Effect::HandOver(flow, _, revision, _) => self.ask_to_commit(flow, revision, Kind::HandOver),
+            Effect::Release(flow, _, revision, _) => self.ask_to_commit(flow, revision, Kind::Release),
             Effect::Conclude { flow, token, revision, .. } => self.ask_to_commit(flow, revision, Kind::Conclude(token)),
             Effect::Look(flows) => {
                 let flows = flows.into_iter().map(|(flow, _)| flow).collect();

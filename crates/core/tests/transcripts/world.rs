@@ -18,7 +18,7 @@ use tenure_core::{
     moment::Moment,
     picture::{Fact, Incumbent, Picture, Stored},
     placement::{Policy, preview},
-    record::{Assignment, Cluster, Cordon, Desired, Flow, Former, Node, Outcome, Phase, Purpose, Verdict, Why},
+    record::{Assignment, Cluster, Cordon, Desired, Flow, Form, Node, Outcome, Phase, Purpose, Verdict, Why},
     token::{Holder, Token},
 };
 
@@ -95,10 +95,11 @@ impl World {
             ["restart", names] => self.want(names, |flow| flow.restarts += 1),
             ["force", names] => self.want(names, |flow| flow.force = true),
             ["changes-sink", name, options @ ..] => {
-                let next = document(&FlowId::new(name).unwrap(), options).document;
+                let id = FlowId::new(name).unwrap();
+                let (next, until) = (document(&id, options).document, self.store.flows[&id].modified);
                 self.want(name, |flow| {
                     let (document, origin) = (std::mem::replace(&mut flow.document, next.clone()), flow.origin);
-                    flow.former.push(Former { document, origin });
+                    flow.earlier.push(Form { document, origin, until });
                 })
             }
             ["forget", names] => self.want(names, |flow| {
@@ -508,9 +509,12 @@ impl World {
                     outcome: desired.outcome().unwrap_or(Outcome::Suspended),
                     generation: assignment.generation,
                     token: assignment.token,
+                    forced: false,
                 };
-                self.say(format!("{node}: raised the fence of {id}, {:?}", verdict.outcome));
-                let released = Assignment { phase: Phase::Released, ..assignment.clone() };
+                let sinks = self.store.flows[id].value.forms(assignment.quiet).count();
+                let places = if sinks > 1 { format!(" in {sinks} sinks") } else { String::new() };
+                self.say(format!("{node}: raised the fence of {id}{places}, {:?}", verdict.outcome));
+                let released = assignment.lost();
                 self.put(vec![Unstamped::Assignment(id.clone(), released), Unstamped::Verdict(id.clone(), verdict)]);
             }
             (Phase::Held, Purpose::Run) | (Phase::Released, _) => (),
@@ -519,7 +523,7 @@ impl World {
 
     fn let_go(&mut self, id: &FlowId, assignment: &Assignment) {
         self.say(format!("{}: lets {id} go", assignment.node));
-        let released = Assignment { phase: Phase::Released, ..assignment.clone() };
+        let released = assignment.lost();
         self.put(vec![Unstamped::Assignment(id.clone(), released)]);
     }
 

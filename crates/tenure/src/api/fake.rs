@@ -150,7 +150,9 @@ impl FakeDoor {
         flow.forget = forget;
         let outcome = flow.desired.outcome().filter(|_| stops);
         if let Some(outcome) = outcome {
-            scene.verdicts.insert(id.clone(), Verdict { outcome, generation: now, token: Token::first(1, 1) });
+            scene
+                .verdicts
+                .insert(id.clone(), Verdict { outcome, generation: now, token: Token::first(1, 1), forced: false });
             if forget {
                 scene.flows.remove(id);
             }

@@ -2,7 +2,7 @@
 
 use tenure_core::{
     id::{FlowId, NodeName, Revision, SessionId},
-    record::{Assignment, Order, Outcome, Phase, Purpose, Verdict},
+    record::{Order, Outcome, Phase, Purpose, Quiet, Verdict},
     token::Token,
 };
 use tenure_store::{Guard, Key, Txn};
@@ -19,9 +19,9 @@ fn standing_on(flow: &FlowId, node: &NodeName, session: SessionId, order: Revisi
 
 /// Gives the flow to the node that its order names, with the next epoch, in one commit. None if
 /// the order names nobody.
-pub fn hand_over(flow: &FlowId, order: &Order, revision: Revision) -> Option<Txn> {
-    let mine = &order.assignment;
-    let Phase::Leaving { to, to_session, why } = &mine.phase else { return None };
+pub fn hand_over(flow: &FlowId, order: &Order, revision: Revision, quiet: Quiet) -> Option<Txn> {
+    let mine = order.assignment.released(quiet);
+    let Phase::Leaving { to, to_session, why } = &order.assignment.phase else { return None };
     let next = mine.next(to.clone(), *to_session, mine.token.lineage, Purpose::Run, mine.generation, why.clone());
     let next_order = Order { assignment: next, flow: order.flow.clone() };
     Some(
@@ -41,21 +41,17 @@ pub fn target_key(order: &Order) -> Option<Key> {
     }
 }
 
-fn released(assignment: &Assignment) -> Assignment {
-    Assignment { phase: Phase::Released, ..assignment.clone() }
-}
-
-/// Lets the flow go.
-pub fn release(flow: &FlowId, order: &Order, revision: Revision) -> Txn {
+/// Lets the flow go, and says what was over by then.
+pub fn release(flow: &FlowId, order: &Order, revision: Revision, quiet: Quiet) -> Txn {
     let mine = &order.assignment;
     standing_on(flow, &mine.node, mine.session, revision)
-        .put(keys::assignment(flow), encode(&released(mine)))
+        .put(keys::assignment(flow), encode(&mine.released(quiet)))
         .delete(keys::order(&mine.node, flow))
 }
 
 /// Lets the flow go and records that it has stopped: nothing at or below `token` enters its sink
-/// any more.
-pub fn conclude(flow: &FlowId, order: &Order, revision: Revision, outcome: Outcome, token: Token) -> Txn {
-    let verdict = Verdict { outcome, generation: order.assignment.generation, token };
-    release(flow, order, revision).put(keys::verdict(flow), encode(&verdict))
+/// any more, unless that was `forced`.
+pub fn conclude(flow: &FlowId, order: &Order, revision: Revision, outcome: Outcome, token: Token, forced: bool) -> Txn {
+    let verdict = Verdict { outcome, generation: order.assignment.generation, token, forced };
+    release(flow, order, revision, order.assignment.lost().quiet).put(keys::verdict(flow), encode(&verdict))
 }

@@ -4,18 +4,23 @@
 use tenure_core::{
     flow::{Document, promise::stops_on_lease_loss, spec::Sink, state::answers},
     id::{FlowId, NodeName, Revision},
-    record::{Cordon, Desired, FORMER_MAX, Flow, Former, Verdict},
+    record::{Cordon, Desired, FORMS_MAX, Flow, Form, Verdict},
 };
-use tenure_store::{Guard, Txn};
+use tenure_store::{Guard, Txn, VALUE_MAX};
 
 use super::{encode, keys, store_revision};
 use crate::api::door::{Change, Effect, Refusal};
+
+/// The longest flow record, in bytes: its order, which carries the assignment, too, fits one value.
+const RECORD_MAX: usize = VALUE_MAX - 16 * 1024;
 
 /// A flow record as it was seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// What it says.
     pub flow: &'a Flow,
+    /// When it was written.
+    pub at: Revision,
     /// Nothing of the flow enters any sink: it is to be stopped, and a verdict says that it has.
     pub at_rest: bool,
 }
@@ -23,7 +28,8 @@ pub struct Seen<'a> {
 impl<'a> Seen<'a> {
     /// A flow record of that revision, and the verdict on the flow.
     pub fn new(flow: &'a Flow, at: Revision, verdict: Option<&Verdict>) -> Seen<'a> {
-        Seen { flow, at_rest: flow.desired.outcome().is_some_and(|outcome| answers(verdict, outcome, at)) }
+        let fenced = verdict.filter(|verdict| !verdict.forced);
+        Seen { flow, at, at_rest: flow.desired.outcome().is_some_and(|outcome| answers(fenced, outcome, at)) }
     }
 }
 
@@ -32,7 +38,7 @@ impl<'a> Seen<'a> {
 /// `now` is a revision of the picture: it only rises, so it serves as the origin of a flow that
 /// is to forget its position.
 pub fn applied(seen: Option<Seen<'_>>, document: &Document, now: Revision) -> Result<Option<(Effect, Flow)>, Refusal> {
-    let Some(Seen { flow: there, at_rest }) = seen else {
+    let Some(Seen { flow: there, at, at_rest }) = seen else {
         return Ok(Some((Effect::Created, Flow::new(document.clone()))));
     };
     if there.forget {
@@ -41,37 +47,42 @@ pub fn applied(seen: Option<Seen<'_>>, document: &Document, now: Revision) -> Re
     if there.document == *document {
         return Ok(None);
     }
-    // Another place starts without a position; the old place's means nothing there.
-    let origin = if same_place(&there.document.sink, &document.sink) { there.origin } else { fresh_origin(there, now) };
-    let former = if at_rest { Vec::new() } else { former(there, document)? };
-    Ok(Some((Effect::Updated, Flow { document: document.clone(), origin, former, wish: None, ..there.clone() })))
+    // A position is kept beside the fence. That of another sink tells what is there, or there is none;
+    // but what was stored in one table says nothing about another one beside the same fence.
+    let (old, new) = (&there.document.sink, &document.sink);
+    let origin = if same_fence(old, new) && table(old) != table(new) { fresh_origin(there, now) } else { there.origin };
+    let earlier = if at_rest { Vec::new() } else { earlier(there, at, document)? };
+    let flow = Flow { document: document.clone(), origin, earlier, wish: None, ..there.clone() };
+    if encode(&flow).len() > RECORD_MAX {
+        return Err(Refusal::NotNow(format!(
+            "{} and what it was before its sink was changed take more than {RECORD_MAX} bytes together; suspend and \
+             resume it first",
+            document.id
+        )));
+    }
+    Ok(Some((Effect::Updated, flow)))
 }
 
 /// What a holder may still be acting by, once the document is `next`.
-fn former(there: &Flow, next: &Document) -> Result<Vec<Former>, Refusal> {
-    let mut former = there.former.clone();
-    former.retain(|f| !acts_alike(&f.document, &there.document));
-    former.push(Former { document: there.document.clone(), origin: there.origin });
-    former.retain(|f| !acts_alike(&f.document, next));
-    if former.len() > FORMER_MAX {
+fn earlier(there: &Flow, at: Revision, next: &Document) -> Result<Vec<Form>, Refusal> {
+    let mut earlier = there.earlier.clone();
+    earlier.retain(|form| !acts_alike(&form.document, &there.document));
+    earlier.push(Form { document: there.document.clone(), origin: there.origin, until: at });
+    earlier.retain(|form| !acts_alike(&form.document, next));
+    if earlier.len() > FORMS_MAX {
         return Err(Refusal::NotNow(format!(
-            "the sink of {} was changed {FORMER_MAX} times since it last stopped, and each has to be fenced off when it \
+            "the sink of {} was changed {FORMS_MAX} times since it last stopped, and each has to be fenced off when it \
              stops; suspend and resume it first",
             next.id
         )));
     }
-    Ok(former)
+    Ok(earlier)
 }
 
 /// True if a holder that goes by the one document can do nothing that one which goes by the other
 /// could not, as far as a stop is concerned.
 fn acts_alike(a: &Document, b: &Document) -> bool {
     same_fence(&a.sink, &b.sink) && stops_on_lease_loss(a) == stops_on_lease_loss(b)
-}
-
-/// True if a position in the one sink means the same in the other.
-fn same_place(a: &Sink, b: &Sink) -> bool {
-    same_fence(a, b) && table(a) == table(b)
 }
 
 fn table(sink: &Sink) -> Option<&str> {
@@ -112,8 +123,8 @@ pub fn changed(id: &FlowId, seen: Seen<'_>, change: &Change, now: Revision) -> R
         Change::Terminate { force } => Ok(stopped(there, Desired::Terminated, *force)),
         Change::Resume if there.desired == Desired::Run => Ok(None),
         Change::Resume => {
-            let former = if seen.at_rest { Vec::new() } else { there.former.clone() };
-            Ok(Some(Flow { desired: Desired::Run, force: false, former, wish: None, ..there.clone() }))
+            let earlier = if seen.at_rest { Vec::new() } else { there.earlier.clone() };
+            Ok(Some(Flow { desired: Desired::Run, force: false, earlier, wish: None, ..there.clone() }))
         }
         Change::Restart { .. } | Change::Move { .. } if there.desired != Desired::Run => {
             not_now("is not meant to run; resume it first")
@@ -178,7 +189,7 @@ mod tests {
     const OTHER: &str = r#"{"sqlite": {"path": "y.db", "table": "t"}}"#;
 
     fn running(flow: &Flow) -> Seen<'_> {
-        Seen { flow, at_rest: false }
+        Seen { flow, at: Revision(7), at_rest: false }
     }
 
     fn apply(there: &Flow, sink: &str) -> Flow {
@@ -195,34 +206,42 @@ mod tests {
     }
 
     #[test]
-    fn another_sink_starts_without_a_position_and_the_same_one_keeps_it() {
-        assert_eq!(apply(&flow(ONE), OTHER).origin, 9);
+    fn a_position_is_kept_where_it_is_and_forgotten_for_another_table_beside_it() {
+        assert_eq!(apply(&flow(ONE), OTHER).origin, 4);
+        assert_eq!(apply(&flow(ONE), &ONE.replace("\"t\"", "\"u\"")).origin, 9);
         let mut relabelled = flow(ONE).document;
         relabelled.labels.insert("a".into(), "b".into());
         let (effect, kept) = applied(Some(running(&flow(ONE))), &relabelled, Revision(9)).unwrap().unwrap();
-        assert_eq!((effect, kept.origin, kept.former), (Effect::Updated, 4, vec![]));
+        assert_eq!((effect, kept.origin, kept.earlier), (Effect::Updated, 4, vec![]));
     }
 
     #[test]
     fn a_sink_that_was_left_is_remembered_until_the_flow_has_stopped() {
         let moved = apply(&flow(ONE), OTHER);
-        assert_eq!(moved.former, [Former { document: flow(ONE).document, origin: 4 }]);
+        assert_eq!(moved.earlier, [Form { document: flow(ONE).document, origin: 4, until: Revision(7) }]);
         let back = apply(&moved, ONE);
-        assert_eq!(back.former, [Former { document: flow(OTHER).document, origin: 9 }], "each place once");
+        assert_eq!(
+            back.earlier,
+            [Form { document: flow(OTHER).document, origin: 4, until: Revision(7) }],
+            "each place once"
+        );
 
         let suspended = change(&moved, &Change::Suspend { force: false }).unwrap().unwrap();
-        assert_eq!(suspended.former, moved.former);
+        assert_eq!(suspended.earlier, moved.earlier);
         let id = FlowId::new("a").unwrap();
         let resumed = |at_rest| {
-            changed(&id, Seen { flow: &suspended, at_rest }, &Change::Resume, Revision(12)).unwrap().unwrap().former
+            changed(&id, Seen { flow: &suspended, at: Revision(7), at_rest }, &Change::Resume, Revision(12))
+                .unwrap()
+                .unwrap()
+                .earlier
         };
-        assert_eq!((resumed(false), resumed(true)), (moved.former, vec![]));
+        assert_eq!((resumed(false), resumed(true)), (moved.earlier, vec![]));
     }
 
     #[test]
     fn another_table_beside_the_same_fence_is_nothing_to_remember() {
         let moved = apply(&flow(ONE), &ONE.replace("\"t\"", "\"u\""));
-        assert_eq!((moved.origin, moved.former), (9, vec![]));
+        assert_eq!((moved.origin, moved.earlier), (9, vec![]));
     }
 
     #[test]
@@ -230,19 +249,22 @@ mod tests {
         let mut strict = flow(ONE).document;
         strict.supervision.on_lease_loss = Some(tenure_core::flow::OnLeaseLoss::Stop);
         let (_, strict) = applied(Some(running(&flow(ONE))), &strict, Revision(9)).unwrap().unwrap();
-        assert_eq!((strict.origin, strict.former.len()), (4, 1));
+        assert_eq!((strict.origin, strict.earlier.len()), (4, 1));
     }
 
     #[test]
     fn sinks_that_were_left_are_not_collected_without_end() {
         let place = |n: usize| ONE.replace("x.db", &format!("{n}.db"));
-        let many = (0..FORMER_MAX).fold(flow(ONE), |there, n| apply(&there, &place(n)));
+        let many = (0..FORMS_MAX).fold(flow(ONE), |there, n| apply(&there, &place(n)));
         let refused = applied(Some(running(&many)), &flow(OTHER).document, Revision(9));
         assert!(
             matches!(&refused, Err(Refusal::NotNow(why)) if why.contains("suspend and resume it first")),
             "{refused:?}"
         );
-        assert!(applied(Some(Seen { flow: &many, at_rest: true }), &flow(OTHER).document, Revision(9)).is_ok());
+        assert!(
+            applied(Some(Seen { flow: &many, at: Revision(7), at_rest: true }), &flow(OTHER).document, Revision(9))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -255,6 +277,27 @@ mod tests {
         assert!(change(&forced, &Change::Terminate { force: false }).unwrap().unwrap().force);
         assert!(change(&forced, &Change::Forget { force: false }).unwrap().unwrap().force);
         assert!(!change(&forced, &Change::Resume).unwrap().unwrap().force);
+    }
+
+    #[test]
+    fn what_a_sink_did_not_say_is_not_counted_on() {
+        let suspended = change(&flow(ONE), &Change::Suspend { force: true }).unwrap().unwrap();
+        let token = tenure_core::token::Token::first(1, 1);
+        let verdict = |forced| {
+            let outcome = tenure_core::record::Outcome::Suspended;
+            Verdict { outcome, generation: Revision(7), token, forced }
+        };
+        assert!(Seen::new(&suspended, Revision(7), Some(&verdict(false))).at_rest);
+        assert!(!Seen::new(&suspended, Revision(7), Some(&verdict(true))).at_rest);
+        assert!(!Seen::new(&suspended, Revision(8), Some(&verdict(false))).at_rest, "it was changed since");
+    }
+
+    #[test]
+    fn a_record_stays_within_what_the_store_takes() {
+        let mut long = flow(ONE);
+        long.document.labels.insert("a".into(), "b".repeat(RECORD_MAX));
+        let refused = applied(Some(running(&long)), &flow(OTHER).document, Revision(9));
+        assert!(matches!(refused, Err(Refusal::NotNow(_))), "{refused:?}");
     }
 
     #[test]

@@ -177,19 +177,19 @@ impl ServerDoor {
         };
         let mut txn = Txn::new();
         planned.iter().flatten().for_each(|planned| join(&mut txn, &planned.txn));
+        // A record may be longer than its document, by what the flow was before.
         let shared = match txn.complaint() {
-            None if txn.guards.is_empty() => Ok(Revision(0)),
-            None => self.commit(txn).await,
-            // Together they are too much: a record may be longer than its document by its former ones.
-            Some(_) => Err(Refusal::Raced),
+            Some(_) => None,
+            None if txn.guards.is_empty() => Some(Ok(Revision(0))),
+            None => Some(self.commit(txn).await),
         };
         let mut outcomes = Vec::with_capacity(specs.len());
         for (spec, planned) in specs.iter().zip(planned) {
             outcomes.push(match (planned, &shared) {
                 (Err(settled), _) => settled,
-                (Ok(planned), Ok(at)) => Outcome { flow: spec.id.clone(), result: Ok((planned.effect, *at)) },
-                (Ok(_), Err(Refusal::Raced)) => self.apply_one(spec, if_match).await,
-                (Ok(_), Err(refusal)) => Outcome { flow: spec.id.clone(), result: Err(refusal.clone()) },
+                (Ok(planned), Some(Ok(at))) => planned.outcome(spec, *at),
+                (Ok(_), None | Some(Err(Refusal::Raced))) => self.apply_one(spec, if_match).await,
+                (Ok(_), Some(Err(refusal))) => Outcome { flow: spec.id.clone(), result: Err(refusal.clone()) },
             });
         }
         outcomes
@@ -212,8 +212,8 @@ impl ServerDoor {
                 Ok(planned) => planned,
                 Err(settled) => return settled,
             };
-            match self.commit(planned.txn).await {
-                Ok(at) => return Outcome { flow: spec.id.clone(), result: Ok((planned.effect, at)) },
+            match self.commit(planned.txn.clone()).await {
+                Ok(at) => return planned.outcome(spec, at),
                 Err(Refusal::Raced) => (),
                 Err(refusal) => return Outcome { flow: spec.id.clone(), result: Err(refusal) },
             }
@@ -282,6 +282,14 @@ impl ServerDoor {
 struct Planned {
     effect: Effect,
     txn: Txn,
+    /// When the record was last written, if it is left as it is.
+    unchanged: Option<Revision>,
+}
+
+impl Planned {
+    fn outcome(&self, spec: &Spec, committed: Revision) -> Outcome {
+        Outcome { flow: spec.id.clone(), result: Ok((self.effect, self.unchanged.unwrap_or(committed))) }
+    }
 }
 
 /// Cuts a list so that each part fits into one commit.
@@ -333,10 +341,12 @@ fn plan_apply(
         Err(refusal) => settled(Err(refusal)),
         // It is the same only while the record is as seen: that is judged with the others' commit.
         Ok(None) => {
-            Ok(Planned { effect: Effect::Unchanged, txn: people::as_seen(&spec.id, there.map(|s| s.modified)) })
+            let unchanged = there.map(|s| s.modified);
+            Ok(Planned { effect: Effect::Unchanged, txn: people::as_seen(&spec.id, unchanged), unchanged })
         }
         Ok(Some((effect, flow))) => {
-            Ok(Planned { effect, txn: people::put_flow(&spec.id, there.map(|s| s.modified), &flow) })
+            let txn = people::put_flow(&spec.id, there.map(|s| s.modified), &flow);
+            Ok(Planned { effect, txn, unchanged: None })
         }
     }
 }

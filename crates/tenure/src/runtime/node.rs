@@ -9,7 +9,7 @@ use tenure_core::{
     grant::{Grant, Validity},
     id::{FlowId, NodeName, Revision, SessionId},
     node::{Effect, Input, NodeMachine, Setup},
-    record::{Node, Order},
+    record::{Node, Order, Quiet},
     session::{Standing, Timing},
     token::Token,
 };
@@ -24,7 +24,7 @@ use super::{
     clock, inbox,
     outbox::{self, Letter},
     pipelines::Pipelines,
-    pulse::{Pulse, SILENCE_MAX},
+    pulse::{Beat, Pulse, SILENCE_MAX},
     reporter::Reporter,
     vital,
 };
@@ -209,23 +209,23 @@ impl Shell {
                 self.inbox.reopen();
             }
             Effect::Validity(until) => self.validity.set(until),
-            Effect::Start(flow, token, order) => self.start_flow(flow, token, &order),
+            Effect::Start(flow, token, order, quiet) => self.start_flow(flow, token, &order, quiet),
             Effect::Halt { flow, token, flush, by } => self.pipelines.halt(flow, token, flush, by),
             Effect::Abort(flow) => vital::end(&format!(
                 "the pipeline of {flow} blocks its thread and does not end, and no other node may read that flow meanwhile"
             )),
-            Effect::CloseFence(flow, token, order) => self.close_fence(flow, token, &order),
-            Effect::HandOver(flow, order, revision) => match handover::hand_over(&flow, &order, revision) {
-                Some(txn) => self.post(Letter { flow, revision, txn, target: handover::target_key(&order) }),
-                None => {
-                    self.post(Letter { txn: handover::release(&flow, &order, revision), flow, revision, target: None })
-                }
-            },
-            Effect::Release(flow, order, revision) => {
-                self.post(Letter { txn: handover::release(&flow, &order, revision), flow, revision, target: None });
+            Effect::CloseFence(flow, token, order, quiet) => self.close_fence(flow, token, &order, quiet),
+            Effect::HandOver(flow, order, revision, quiet) => {
+                let txn = handover::hand_over(&flow, &order, revision, quiet);
+                let txn = txn.unwrap_or_else(|| handover::release(&flow, &order, revision, quiet));
+                self.post(Letter { flow, revision, txn, target: handover::target_key(&order) });
             }
-            Effect::Conclude { flow, outcome, token, order, revision } => {
-                let txn = handover::conclude(&flow, &order, revision, outcome, token);
+            Effect::Release(flow, order, revision, quiet) => {
+                let txn = handover::release(&flow, &order, revision, quiet);
+                self.post(Letter { flow, revision, txn, target: None });
+            }
+            Effect::Conclude { flow, outcome, token, forced, order, revision } => {
+                let txn = handover::conclude(&flow, &order, revision, outcome, token, forced);
                 self.post(Letter { flow, revision, txn, target: None });
             }
             Effect::Look(flows) => self.look(flows),
@@ -248,8 +248,20 @@ impl Shell {
 
     // --- the session ---------------------------------------------------------------------------
 
+    fn data_path_lives(&mut self) -> bool {
+        let beat = self.pulse.listen(clock::now());
+        if beat == Beat::Stopped {
+            error!(
+                "no thread of the data path has taken a turn for {} s, because pipelines block them: this node's session \
+                 is not renewed, so that others take its flows over",
+                SILENCE_MAX.as_secs()
+            );
+        }
+        beat == Beat::Heard
+    }
+
     fn open_session(&mut self) {
-        if !self.pulse.beats(clock::now()) {
+        if !self.data_path_lives() {
             return self.tell(Input::SessionFailed);
         }
         let (store, name, record, ttl) =
@@ -285,12 +297,7 @@ impl Shell {
     fn renew(&mut self) {
         self.lease = *self.inbox.lease.borrow();
         let Some(lease) = self.lease else { return self.tell(Input::RenewFailed) };
-        if !self.pulse.beats(clock::now()) {
-            warn!(
-                "no thread of the data path has answered for {} s: this node's session is not renewed, so that others \
-                 take its flows over",
-                SILENCE_MAX.as_secs()
-            );
+        if !self.data_path_lives() {
             return self.tell(Input::RenewFailed);
         }
         let (store, to_node, patience) = (Arc::clone(&self.store), self.to_node.clone(), self.timing.rpc_timeout);
@@ -347,10 +354,10 @@ impl Shell {
 
     // --- flows ---------------------------------------------------------------------------------
 
-    fn start_flow(&self, flow: FlowId, token: Token, order: &Order) {
+    fn start_flow(&self, flow: FlowId, token: Token, order: &Order, quiet: Quiet) {
         match order.flow.document.clone().check() {
             Ok(spec) => {
-                self.fence_off_former(&flow, token, order);
+                self.fence_off_earlier(&flow, token, order, quiet);
                 self.pipelines.start(self.grant(flow, token, order.flow.origin, &spec), Arc::new(spec));
             }
             Err(problems) => {

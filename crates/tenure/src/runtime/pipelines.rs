@@ -83,7 +83,13 @@ impl Pipelines {
         self.meters.starts.inc();
         let task = self.runtime.spawn(body);
         let running = Running { token, stop, gauge, abort: task.abort_handle() };
-        self.table().running.insert(flow.clone(), running);
+        {
+            let mut table = self.table();
+            // One that was left behind, because it blocks its thread.
+            if let Some(stuck) = table.running.insert(flow.clone(), running) {
+                table.ended.add(&stuck.gauge);
+            }
+        }
         let this = self.clone();
         self.runtime.spawn(async move {
             let exit = match task.await {

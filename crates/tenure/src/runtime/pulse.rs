@@ -22,16 +22,33 @@ const EVERY: Duration = Duration::from_millis(500);
 /// would lose its flows to others that are as slow.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Whoever asks less often than this was not running, and the others were not either.
+const ASLEEP: Duration = Duration::from_secs(3);
+
 /// See the module's head.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pulse {
     last: Arc<AtomicU64>,
+    asked: Moment,
+    missed: bool,
+}
+
+/// What is known of the threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beat {
+    /// They took a turn lately.
+    Heard,
+    /// They have just been found silent.
+    Stopped,
+    /// They are silent still.
+    Missing,
 }
 
 impl Pulse {
     /// Begins; `spawn` puts a task on the threads that are to be watched.
     pub fn start(spawn: impl FnOnce(BoxFuture<'static, ()>)) -> Pulse {
-        let pulse = Pulse { last: Arc::new(AtomicU64::new(clock::now().0)) };
+        let now = clock::now();
+        let pulse = Pulse { last: Arc::new(AtomicU64::new(now.0)), asked: now, missed: false };
         let last = Arc::clone(&pulse.last);
         spawn(Box::pin(async move {
             loop {
@@ -42,9 +59,20 @@ impl Pulse {
         pulse
     }
 
-    /// True if there was a sign lately.
-    pub fn beats(&self, now: Moment) -> bool {
-        now.since(Moment(self.last.load(Ordering::Relaxed))) <= SILENCE_MAX
+    /// To be asked about once a second.
+    pub fn listen(&mut self, now: Moment) -> Beat {
+        if now.since(self.asked) >= ASLEEP {
+            // The process was frozen, or the machine slept: the threads get their time anew.
+            self.last.fetch_max(now.0, Ordering::Relaxed);
+        }
+        self.asked = now;
+        let silent = now.since(Moment(self.last.load(Ordering::Relaxed))) > SILENCE_MAX;
+        let missed = std::mem::replace(&mut self.missed, silent);
+        match (silent, missed) {
+            (false, _) => Beat::Heard,
+            (true, false) => Beat::Stopped,
+            (true, true) => Beat::Missing,
+        }
     }
 }
 
@@ -52,14 +80,35 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    fn blocked() -> (tokio::runtime::Runtime, Pulse) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let pulse = Pulse::start(|beat| drop(runtime.spawn(beat)));
+        (runtime, pulse)
+    }
+
+    /// Asks every second until then.
+    fn listen_until(pulse: &mut Pulse, from: Moment, span: Duration) -> Beat {
+        let seconds = span.as_secs();
+        (1..=seconds).map(|second| pulse.listen(from.after(Duration::from_secs(second)))).last().unwrap()
+    }
+
     #[test]
-    fn threads_that_take_no_turn_are_noticed_and_believed_again_once_they_do() {
-        let blocked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let pulse = Pulse::start(|beat| drop(blocked.spawn(beat)));
+    fn threads_that_take_no_turn_are_noticed_once_and_believed_again_when_they_do() {
+        let (runtime, mut pulse) = blocked();
         let began = clock::now();
-        assert!(pulse.beats(began), "it begins in good faith");
-        assert!(!pulse.beats(began.after(SILENCE_MAX * 2)), "nobody has run the task");
-        blocked.block_on(tokio::task::yield_now());
-        assert!(pulse.beats(clock::now()));
+        assert_eq!(listen_until(&mut pulse, began, SILENCE_MAX), Beat::Heard);
+        let later = began.after(SILENCE_MAX);
+        assert_eq!(pulse.listen(later.after(Duration::from_secs(1))), Beat::Stopped);
+        assert_eq!(pulse.listen(later.after(Duration::from_secs(2))), Beat::Missing);
+        runtime.block_on(tokio::task::yield_now());
+        assert_eq!(pulse.listen(clock::now()), Beat::Heard);
+    }
+
+    #[test]
+    fn a_process_that_was_frozen_does_not_blame_its_threads() {
+        let (_runtime, mut pulse) = blocked();
+        let thawed = clock::now().after(SILENCE_MAX * 3);
+        assert_eq!(pulse.listen(thawed), Beat::Heard);
+        assert_eq!(listen_until(&mut pulse, thawed, SILENCE_MAX + Duration::from_secs(2)), Beat::Missing);
     }
 }

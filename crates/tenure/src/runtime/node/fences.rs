@@ -2,22 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, join_all},
-};
-use tenure_connect::sink::ClaimError;
+use futures_util::future::join_all;
+use tenure_connect::sink::{ClaimError, place::Place};
 use tenure_core::{
     flow::{Document, Reason, Spec, supervisor::Code},
+    grant::{Grant, Validity},
     id::FlowId,
     node::{Closed, Input, Look},
-    record::Order,
-    token::Token,
+    record::{Order, Quiet},
+    token::{Holder, Token},
 };
 use tokio::time::timeout;
 use tracing::info;
 
-use super::Shell;
+use super::{super::pipelines::Pipelines, Shell};
 
 /// Looking at the fences takes this long at most; silence is an answer, too.
 const LOOK_PATIENCE: Duration = Duration::from_millis(900);
@@ -25,17 +23,26 @@ const LOOK_PATIENCE: Duration = Duration::from_millis(900);
 const FENCE_PATIENCE: Duration = Duration::from_secs(10);
 /// The same when a person has said not to insist.
 const FENCE_PATIENCE_FORCED: Duration = Duration::from_secs(2);
+/// How long the fence of a sink that the flow has left waits for another try; doubled each time.
+const FORMER_RETRY: Duration = Duration::from_secs(1);
+const FORMER_RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Shell {
     /// Whoever still writes to a sink that the flow has left is refused there as soon as that can be
-    /// done. Nothing waits for it: a stop raises these fences again, and insists.
-    pub(super) fn fence_off_former(&self, flow: &FlowId, token: Token, order: &Order) {
-        for (document, origin) in forms(order).skip(1) {
-            let closing = self.closing(flow, token, document, origin);
-            let flow = flow.clone();
+    /// done; it is tried for as long as this attempt lasts. Nothing waits for it: a stop raises these
+    /// fences again, and insists.
+    pub(super) fn fence_off_earlier(&self, flow: &FlowId, token: Token, order: &Order, quiet: Quiet) {
+        for (document, origin) in order.flow.forms(quiet).skip(1) {
+            let (this, flow, document) = (self.closer(), flow.clone(), document.clone());
             self.pipelines.spawn(async move {
-                if let Ok(Closed::Failed(reason)) = timeout(FENCE_PATIENCE, closing).await {
-                    info!(%flow, %token, %reason, "the fence of a sink that the flow has left could not be raised");
+                let mut wait = FORMER_RETRY;
+                while let Closed::Failed(reason) = this.close(&flow, token, &document, origin, FENCE_PATIENCE).await {
+                    info!(%flow, %token, %reason, "the fence of a sink that the flow has left is not raised yet");
+                    tokio::time::sleep(wait).await;
+                    if this.pipelines.gauge(&flow).is_none_or(|(runs, _)| runs != token) {
+                        return;
+                    }
+                    wait = (wait * 2).min(FORMER_RETRY_MAX);
                 }
             });
         }
@@ -43,39 +50,24 @@ impl Shell {
 
     /// Everywhere at once: the flow may have been moved from one sink to another, and a holder that has
     /// not heard of it writes to the former one.
-    pub(super) fn close_fence(&self, flow: FlowId, token: Token, order: &Order) {
-        let mut closings = forms(order).map(|(document, origin)| self.closing(&flow, token, document, origin));
-        let present = closings.next();
-        // Whoever holds a greater token there, it is above ours and keeps us out, which is what we want.
-        let former = closings.map(|closing| closing.map(Closed::or_above).boxed());
-        let closings: Vec<_> = present.into_iter().chain(former).collect();
+    pub(super) fn close_fence(&self, flow: FlowId, token: Token, order: &Order, quiet: Quiet) {
         let patience = if order.flow.force { FENCE_PATIENCE_FORCED } else { FENCE_PATIENCE };
-        let to_node = self.to_node.clone();
+        let forms = order.flow.forms(quiet).map(|(document, origin)| (document.clone(), origin));
+        let forms: Vec<(Document, u64)> = forms.collect();
+        let (this, to_node) = (self.closer(), self.to_node.clone());
         self.pipelines.spawn(async move {
-            let closed = match timeout(patience, join_all(closings)).await {
-                Ok(closed) => closed.into_iter().fold(Closed::Done, worse),
-                Err(_) => Closed::Failed(Reason::new(
-                    Code::SinkUnreachable,
-                    "the sink did not answer while its fence was raised",
-                )),
-            };
+            let closings = forms.iter().map(|(document, origin)| this.close(&flow, token, document, *origin, patience));
+            let mut closed = join_all(closings).await.into_iter();
+            let present = closed.next().unwrap_or(Closed::Done);
+            // Whoever holds a greater token in a sink that was left keeps ours out, which is what we want.
+            let closed = closed.map(Closed::or_above).fold(present, worse);
             drop(to_node.send(Input::FenceClosed(flow, token, closed)));
         });
     }
 
-    fn closing(&self, flow: &FlowId, token: Token, document: &Document, origin: u64) -> BoxFuture<'static, Closed> {
-        let Ok(spec) = document.clone().check() else {
-            let reason = Reason::new(Code::SinkRefuses, "this node's version refuses the document");
-            return Box::pin(async move { Closed::Failed(reason) });
-        };
-        let closing = self.pipelines.connectors().close(self.grant(flow.clone(), token, origin, &spec), Arc::new(spec));
-        Box::pin(async move {
-            match closing.await {
-                Ok(()) => Closed::Done,
-                Err(ClaimError::Higher(stored)) => Closed::Higher(stored),
-                Err(ClaimError::Failed(reason)) => Closed::Failed(reason),
-            }
-        })
+    fn closer(&self) -> Closer {
+        let (holder, validity) = (self.record.holder, self.validity.clone());
+        Closer { pipelines: self.pipelines.clone(), holder, validity }
     }
 
     pub(super) fn look(&self, flows: Vec<(FlowId, Arc<Order>)>) {
@@ -101,10 +93,33 @@ impl Shell {
     }
 }
 
-/// What a holder of this order, or one that has not heard of the flow's last changes, acts by.
-fn forms(order: &Order) -> impl Iterator<Item = (&Document, u64)> {
-    let former = order.flow.former.iter().map(|former| (&former.document, former.origin));
-    std::iter::once((&order.flow.document, order.flow.origin)).chain(former)
+/// Raises fences on behalf of a node.
+struct Closer {
+    pipelines: Pipelines,
+    holder: Holder,
+    validity: Validity,
+}
+
+impl Closer {
+    async fn close(&self, flow: &FlowId, token: Token, document: &Document, origin: u64, patience: Duration) -> Closed {
+        let Ok(spec) = document.clone().check() else {
+            return Closed::Failed(Reason::new(Code::SinkRefuses, "this node's version refuses the document"));
+        };
+        let sink = Place(&spec.sink).to_string();
+        let (on_lease_loss, validity) = (spec.on_lease_loss(), self.validity.clone());
+        let grant = Grant { flow: flow.clone(), token, holder: self.holder, origin, on_lease_loss, validity };
+        match timeout(patience, self.pipelines.connectors().close(grant, Arc::new(spec))).await {
+            Ok(Ok(())) => Closed::Done,
+            Ok(Err(ClaimError::Higher(stored))) => Closed::Higher(stored),
+            Ok(Err(ClaimError::Failed(Reason { code, detail }))) => {
+                Closed::Failed(Reason::new(code, format!("the fence in {sink} is not raised: {detail}")))
+            }
+            Err(_) => Closed::Failed(Reason::new(
+                Code::SinkUnreachable,
+                format!("the fence in {sink} is not raised: no answer within {} s", patience.as_secs()),
+            )),
+        }
+    }
 }
 
 /// Of two answers the one that says less: a failure may be mended by trying again, and a greater token
