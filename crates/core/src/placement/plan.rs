@@ -78,17 +78,22 @@ pub fn preview(picture: &Picture, policy: &Policy) -> Plan {
 ///
 /// What is in the way. A flow that should not run can be moved nowhere; that is not checked here.
 pub fn can_have(picture: &Picture, flow: &FlowId, node: &NodeName) -> Result<(), NoPlace> {
-    let mut view = View::build(picture);
-    let (Some(room), Ok(seat)) = (view.room(node), view.seats.binary_search_by(|seat| seat.id.cmp(flow))) else {
-        return Err(NoPlace::NoNodes);
-    };
+    let view = View::build(picture);
+    match (view.room(node), view.seats.binary_search_by(|seat| seat.id.cmp(flow))) {
+        (Some(room), Ok(seat)) => has_room(view, room, seat),
+        (None, _) | (_, Err(_)) => Err(NoPlace::NoNodes),
+    }
+}
+
+fn has_room(mut view: View, room: u32, seat: usize) -> Result<(), NoPlace> {
+    let flow = &view.seats[seat].id;
     // Only that room is left, so that what is in the way is said of it and of nothing else.
     let own = |place: &Place| matches!(place, Place::On { room: at, .. } | Place::MovingTo(at) if *at == room);
     let load: u64 = view.seats.iter().filter(|s| own(&s.place) && s.id != *flow).map(|s| s.weight).sum();
     let mut only = view.rooms.swap_remove(room as usize);
     only.capacity = only.capacity.map(|most| most.saturating_sub(load));
     let mut seat = view.seats.swap_remove(seat);
-    (seat.place, seat.wish) = (Place::Nowhere(Why::Asked), None);
+    (seat.place, seat.wish) = (Place::Nowhere(Why::New), None);
     (view.rooms, view.seats) = (vec![only], vec![seat]);
     match plan(&view, &Policy::default()).unplaced.pop() {
         Some(unplaced) => Err(unplaced.why),

@@ -229,20 +229,18 @@ impl ServerDoor {
             if if_match.is_some_and(|wanted| wanted != there.modified) {
                 return Err(Refusal::Stale { now: there.modified });
             }
-            if let Change::Move { to } = change {
-                let look = self.view.look();
-                let there_already =
-                    look.picture().assignments.get(id).is_some_and(|a| a.value.is_out() && a.value.node == *to);
-                if there_already {
-                    return Ok(there.modified);
-                }
-                may_move(look.picture(), id, to)?;
-            }
             let changed = {
                 let look = self.view.look();
                 let now = there.modified.max(look.revision());
                 let seen = people::Seen::new(&there.value, there.modified, verdict(look.picture(), id));
-                people::changed(id, seen, change, now)?
+                let changed = people::changed(id, seen, change, now)?;
+                if let Change::Move { to } = change {
+                    if is_on(look.picture(), id, to) {
+                        return Ok(there.modified);
+                    }
+                    may_move(look.picture(), id, to)?;
+                }
+                changed
             };
             let Some(flow) = changed else { return Ok(there.modified) };
             match self.commit(people::put_flow(id, Some(there.modified), &flow)).await {
@@ -351,11 +349,14 @@ fn plan_apply(
     }
 }
 
+fn is_on(picture: &Picture, id: &FlowId, node: &NodeName) -> bool {
+    picture.assignments.get(id).is_some_and(|a| a.value.is_out() && a.value.node == *node)
+}
+
 /// Refuses a move to a node that cannot have the flow.
 fn may_move(picture: &Picture, id: &FlowId, to: &NodeName) -> Result<(), Refusal> {
     if !picture.nodes.contains_key(to) {
         return Err(Refusal::NotFound { what: "node", name: to.to_string() });
     }
-    can_have(picture, id, to)
-        .map_err(|why| Refusal::NotNow(format!("{id} cannot move to {to}: {}", why.reason().detail)))
+    can_have(picture, id, to).map_err(|why| Refusal::NotNow(format!("it cannot move to {to}: {}", why.reason().detail)))
 }

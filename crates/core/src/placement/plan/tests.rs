@@ -83,6 +83,24 @@ fn heavy_flows_are_placed_first_and_light_ones_fill_the_gaps() {
 }
 
 #[test]
+fn a_wish_is_refused_for_what_is_in_its_way_on_that_node() {
+    let fits = |change: &dyn Fn(&mut View)| {
+        let mut view = world(2, [on(0), on(1), on(1)]);
+        change(&mut view);
+        has_room(view, 1, 0)
+    };
+    assert_eq!(fits(&|_| ()), Ok(()));
+    assert_eq!(fits(&|view| view.rooms[1].capacity = Some(3)), Ok(()));
+    assert!(matches!(fits(&|view| view.rooms[1].capacity = Some(2)), Err(NoPlace::Full { .. })));
+    assert!(matches!(fits(&|view| view.rooms[1].state = RoomState::Draining), Err(NoPlace::Closed { .. })));
+    let labelled = fits(&|view| {
+        view.requires.push([("zone".into(), "eu".into())].into());
+        view.seats[0].require = 1;
+    });
+    assert!(matches!(labelled, Err(NoPlace::Labels { .. })), "{labelled:?}");
+}
+
+#[test]
 fn a_flow_goes_only_where_its_labels_are() {
     let mut view = world(2, [Place::Nowhere(Why::New), Place::Nowhere(Why::New)]);
     view.rooms[1].labels = [("zone".into(), "eu".into())].into();
