@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{
     config::Config,
@@ -16,6 +17,9 @@ use crate::{
     transport::Listener,
     wire::{Answer, Ask, Request},
 };
+
+/// How often it is said that nobody has answered yet.
+const TOLD_EVERY: Duration = Duration::from_secs(3);
 
 /// Where the others shall find this server.
 pub(crate) fn advertised(config: &Config, listener: &dyn Listener) -> Result<String, StartError> {
@@ -90,6 +94,7 @@ async fn join(config: &Config, others: &[&String], addr: &str) -> Result<(u128, 
     let dialer = Dialer::new(Arc::clone(&config.transport), config.timing.connect);
     let lines: Lines<Ask, Answer> = Lines::new(dialer, Cluster::default(), Channel::Store, config.timing.rpc);
     let mut heard: BTreeMap<&str, String> = BTreeMap::new();
+    let mut told = Instant::now();
     while Instant::now() < until {
         for other in others {
             match ask_to_join(&lines.to(other), config, addr).await {
@@ -98,10 +103,21 @@ async fn join(config: &Config, others: &[&String], addr: &str) -> Result<(u128, 
                 Err(Objection::ForNow(why)) => drop(heard.insert(other.as_str(), why)),
             }
         }
+        if told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
+            let left = until.saturating_duration_since(told).as_secs();
+            warn!("nobody has taken this server in yet ({}); it goes on asking for {left} s", in_words(&heard));
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let said: Vec<String> = heard.into_iter().map(|(addr, why)| format!("{addr}: {why}")).collect();
-    Err(StartError::Join { why: format!("within {:?} nobody took it in ({})", config.timing.join, said.join("; ")) })
+    let said = in_words(&heard);
+    Err(StartError::Join { why: format!("within {:?} nobody took it in ({said})", config.timing.join) })
+}
+
+fn in_words(heard: &BTreeMap<&str, String>) -> String {
+    // Some reasons name the address by themselves.
+    let said = heard.iter().map(|(addr, why)| if why.contains(addr) { why.clone() } else { format!("{addr}: {why}") });
+    said.collect::<Vec<_>>().join("; ")
 }
 
 enum Objection {

@@ -46,6 +46,9 @@ pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin), max: usize) -> io:
     }
     from.read_exact(&mut head[1..]).await?;
     let len = u32::from_be_bytes(head) as usize;
+    if head == *b"HTTP" {
+        return Err(invalid("it speaks HTTP: that is an API address; give the peer address".to_owned()));
+    }
     if len > max {
         return Err(invalid(format!("a frame claims {len} bytes; at most {max} are taken")));
     }
@@ -88,6 +91,12 @@ mod tests {
         assert_eq!(receive::<(u8, String)>(&mut wire, 100).await.unwrap(), (1, "one".to_owned()));
         assert_eq!(read(&mut wire, 100).await.unwrap(), Some(b"two".to_vec()));
         assert_eq!(read(&mut wire, 100).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn an_api_that_was_taken_for_a_peer_is_told_by_its_first_word() {
+        let error = read(&mut &b"HTTP/1.1 400 Bad Request"[..], 100).await.unwrap_err();
+        assert!(error.to_string().contains("peer address"), "{error}");
     }
 
     #[tokio::test]

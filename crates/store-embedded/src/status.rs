@@ -68,12 +68,12 @@ impl Core {
     pub(crate) fn status(&self) -> Status {
         let metrics = self.metrics();
         let leads = metrics.state.is_leader();
-        let heard = self.heard().filter(|(at, status)| {
-            at.elapsed() < self.timing.membership + self.timing.election_max * 2
-                && Some(status.id) == metrics.current_leader
-        });
-        let has_quorum =
-            if leads { self.has_quorum(&metrics) } else { heard.as_ref().is_some_and(|(_, s)| s.has_quorum) };
+        let fresh = self.timing.membership + self.timing.election_max * 2;
+        let heard = self.heard().filter(|(at, _)| at.elapsed() < fresh);
+        // What the former leader said lately counts under the next one: a quorum has just elected it.
+        let said = metrics.current_leader.is_some() && heard.as_ref().is_some_and(|(_, s)| s.has_quorum);
+        let has_quorum = if leads { self.has_quorum(&metrics) } else { said };
+        let heard = heard.filter(|(_, status)| Some(status.id) == metrics.current_leader);
         let reachable = |id: u64| match (&heard, leads) {
             _ if id == self.me => Some(true),
             (_, true) => Some(self.hears(&metrics, id)),
