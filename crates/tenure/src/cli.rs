@@ -125,7 +125,7 @@ fn perform(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Demo(args) => {
             threads()?.block_on(crate::demo::run(args)).map_err(|e| Failure::failed(format!("{e:?}")))
         }
-        Command::Check(check) => done(check.run()),
+        Command::Check(check) => done(check.run(ask.output)),
         Command::Explain(explain) => done(explain.run(ask.output)),
         Command::Schema(schema) => done(schema.run()),
         Command::Completions(completions) => done(completions.run()),

@@ -178,7 +178,7 @@ pub struct Config {
 /// The file that is read if it is there and no other is named.
 const FILE: &str = "tenure.toml";
 /// What is logged unless asked otherwise: the consensus library tells of itself what concerns nobody.
-const LOG: &str = "info,openraft=error";
+const LOG: &str = "info,openraft=off";
 /// The most starts per second that make sense; beyond it pacing does nothing.
 const STARTS_MAX: u32 = 1_000_000;
 

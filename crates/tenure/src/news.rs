@@ -91,7 +91,15 @@ pub struct Told {
 #[derive(Debug, Default)]
 pub struct News {
     flows: HashMap<FlowId, Told>,
-    nodes: BTreeMap<NodeName, (SessionId, u64)>,
+    nodes: BTreeMap<NodeName, Heard>,
+}
+
+/// The latest push of a node.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    session: SessionId,
+    number: u64,
+    at: Moment,
 }
 
 impl News {
@@ -100,10 +108,10 @@ impl News {
     /// than the known one is, too.
     pub fn hear(&mut self, now: Moment, push: NodeNews) -> Vec<FlowId> {
         let NodeNews { node, session, number, complete, flows } = push;
-        if self.nodes.get(&node).is_some_and(|known| *known >= (session, number)) {
+        if self.nodes.get(&node).is_some_and(|known| (known.session, known.number) >= (session, number)) {
             return Vec::new();
         }
-        self.nodes.insert(node.clone(), (session, number));
+        self.nodes.insert(node.clone(), Heard { session, number, at: now });
         if complete {
             let named: std::collections::HashSet<&FlowId> = flows.iter().map(|f| &f.flow).collect();
             self.flows.retain(|id, told| told.node != node || named.contains(id));
@@ -122,6 +130,12 @@ impl News {
         let id = news.flow.clone();
         self.flows.insert(id.clone(), Told { news, node: node.clone(), session, heard: now, since });
         (!same).then_some(id)
+    }
+
+    /// True if a node that used to tell its news in that life has told none for too long. One that has
+    /// never told any is not called silent: the listener may be new.
+    pub fn is_silent(&self, node: &NodeName, session: SessionId, now: Moment) -> bool {
+        self.nodes.get(node).is_some_and(|heard| heard.session == session && now.since(heard.at) > STALE)
     }
 
     /// The latest word about a flow.
@@ -207,6 +221,16 @@ mod tests {
         assert_eq!(since(&news), Moment(1));
         news.hear(Moment(10), push("n1", 1, 3, false, vec![flow("a", 1, Stage::Waiting)]));
         assert_eq!(since(&news), Moment(10));
+    }
+
+    #[test]
+    fn a_node_that_used_to_tell_is_silent_when_it_does_not_even_if_it_had_nothing_to_tell() {
+        let (mut news, n1) = (News::default(), NodeName::new("n1").unwrap());
+        assert!(!news.is_silent(&n1, SessionId(1), Moment(99_000)));
+        news.hear(Moment(0), push("n1", 1, 1, true, vec![]));
+        assert!(!news.is_silent(&n1, SessionId(1), Moment(12_000)));
+        assert!(news.is_silent(&n1, SessionId(1), Moment(12_001)));
+        assert!(!news.is_silent(&n1, SessionId(2), Moment(12_001)));
     }
 
     #[test]

@@ -286,8 +286,9 @@ fn regressed(stored: Token, ours: Token) -> Reason {
     Reason::new(
         Code::CoordStoreRegressed,
         format!(
-            "the sink holds token {stored}, above {ours} which the coordination store issued: the store has gone back in time \
-             or another cluster runs this flow into the same sink; the flow is parked"
+            "the sink holds token {stored}{}, and {ours} is the latest that the coordination store issued here: the store has \
+             gone back in time or another cluster runs this flow into the same sink; the flow is parked",
+            if stored == ours { " of another holder" } else { "" }
         ),
     )
 }

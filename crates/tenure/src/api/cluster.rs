@@ -33,7 +33,9 @@ pub(super) async fn remove(
     let known = app.door.cluster().await.raft.is_some_and(|raft| raft.has(&name));
     if known && app.door.sight().node(&name).is_some() {
         // A server that lives would only go on asking for its place.
-        let why = format!("{name} has a live session; stop it first (`tenure up` ends on SIGTERM), then remove it");
+        let why = format!(
+            "{name} has a live session; stop it first (`tenure up` ends on SIGTERM), or wait for the session of one that is dead to end"
+        );
         return Err(Refusal::NotNow(why).into());
     }
     app.door.remove_member(name.clone()).await?;

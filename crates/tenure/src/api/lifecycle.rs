@@ -39,6 +39,11 @@ pub(super) struct StopOptions {
     force: bool,
 }
 
+/// A stop takes its options from the body: one in the query must not be passed over.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoQuery {}
+
 /// Options of a restart.
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +68,7 @@ pub(super) struct MoveOptions {
 pub(super) async fn suspend(
     State(app): State<Shared>,
     Path(id): Path<String>,
+    Params(NoQuery {}): Params<NoQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<ReachedView>, Problem> {
@@ -77,6 +83,7 @@ pub(super) async fn suspend(
 pub(super) async fn terminate(
     State(app): State<Shared>,
     Path(id): Path<String>,
+    Params(NoQuery {}): Params<NoQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<ReachedView>, Problem> {

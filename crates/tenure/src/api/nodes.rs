@@ -69,6 +69,11 @@ async fn page(app: &Shared) -> NodePage {
     let sight = app.door.sight();
     let mut nodes: BTreeMap<NodeName, NodeView> =
         sight.nodes().map(|(name, node, session)| (name.clone(), NodeView::live(name, node, session))).collect();
+    // Without a quorum no session ends, not even that of a node which is gone.
+    let silent = sight.nodes().filter(|(name, _, session)| sight.news().is_silent(name, *session, now));
+    for (name, ..) in silent {
+        nodes.entry(name.clone()).and_modify(|node| node.state = "silent".to_owned());
+    }
     for (name, cordon) in sight.cordons() {
         let node = nodes.entry(name.clone()).or_insert_with(|| NodeView::gone(name));
         node.cordon = Some(cordon_word(cordon).to_owned());

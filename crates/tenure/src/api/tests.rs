@@ -284,6 +284,13 @@ async fn a_body_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_pass_over_what_it_is_asked_in_the_wrong_place() {
+    let (_, router) = bench();
+    let (status, problem) = call(&router, "POST", "/v1/flows/a/suspend?force=true", "").await;
+    assert_eq!((status, &problem["code"]), (400, &"bad_query".into()), "{problem}");
+}
+
+#[tokio::test]
 async fn without_a_quorum_writes_are_refused_and_reads_go_on() {
     let (door, router) = bench();
     applied(&router, &["a"]).await;

@@ -210,7 +210,7 @@ pub struct NodeView {
     pub coordinator: bool,
     /// True if it leads the embedded store.
     pub raft_leader: bool,
-    /// `live`, `leaving` or `gone`.
+    /// `live`, `leaving`, `silent` (its session lives, and it has told nothing for 12 s) or `gone`.
     pub state: String,
     /// `cordoned` or `draining`, if an operator said so.
     pub cordon: Option<String>,
@@ -568,8 +568,16 @@ impl ClusterView {
     pub(super) fn of(cluster: Cluster, sight: &dyn Sight, me: &NodeName) -> ClusterView {
         let coordinator = sight.coordinator();
         let mut complaints = Vec::new();
-        if !cluster.quorum {
-            complaints.push("no quorum: nothing can be changed until more servers are back".to_owned());
+        let led = cluster.raft.as_ref().is_none_or(|raft| raft.leader.is_some());
+        match (cluster.quorum, led) {
+            (true, _) => (),
+            (false, true) => {
+                complaints.push("no quorum: nothing can be changed until more servers are back".to_owned())
+            }
+            (false, false) => complaints.push(
+                "no leader: nothing can be changed until one is elected, which takes about a second if a quorum is up"
+                    .to_owned(),
+            ),
         }
         if coordinator.is_none() {
             complaints.push("no coordinator: flows of lost nodes are not placed until one is elected".to_owned());

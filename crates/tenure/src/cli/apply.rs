@@ -167,6 +167,9 @@ fn tell(format: Format, done: &Done) -> Result<(), Failure> {
         let changed = |o: &&OutcomeView| !matches!(o.outcome.as_str(), "failed" | "unchanged");
         view.outcomes.iter().filter(changed).try_for_each(|o| show::line(format!("{} {}", o.id, o.outcome)))?;
     }
+    if done.removed.len() <= 20 {
+        done.removed.iter().try_for_each(|id| show::line(format!("{id} removed")))?;
+    }
     let of = |word: &str| view.outcomes.iter().filter(|o| o.outcome == word).count();
     let mut parts = vec![
         format!("{} created", of("created")),

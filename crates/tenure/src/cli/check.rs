@@ -2,12 +2,14 @@
 
 use clap::Args;
 
-use super::{failure::Failure, show};
+use serde_json::json;
+
+use super::{failure::Failure, format::Format, show};
 use crate::documents::Gathered;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  tenure check feeds.yaml      every mistake with file:line:column, and what would be right
+  tenure check feeds.yaml      what is wrong with file:line:column, and what would be right
   tenure check feeds/          every .yaml, .yml, .json, .ndjson and .jsonl file in it
   generate | tenure check -    standard input";
 
@@ -20,15 +22,15 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn run(&self, format: Format) -> Result<(), Failure> {
         let all = Gathered::from_paths(&self.files)?;
         if !all.mistakes.is_empty() {
             return Err(Failure::Documents(all.mistakes));
         }
-        show::line(match all.found.len() {
-            0 => "there is no document".to_owned(),
-            1 => "1 document, nothing wrong".to_owned(),
-            n => format!("{n} documents, nothing wrong"),
-        })
+        match (all.found.len(), format) {
+            (0, _) => Err(Failure::no_document(&self.files)),
+            (n, Format::Json | Format::Ndjson) => show::json(format, &json!({ "documents": n })),
+            (n, Format::Table) => show::line(format!("{}, nothing wrong", show::count(n, "document"))),
+        }
     }
 }

@@ -43,6 +43,9 @@ impl Explain {
         if !all.mistakes.is_empty() {
             return Err(Failure::Documents(all.mistakes));
         }
+        if all.found.is_empty() {
+            return Err(Failure::no_document(&self.files));
+        }
         let explained: Vec<Explained> = all.found.iter().map(|found| explain(&found.spec)).collect();
         match format {
             Format::Table => explained.iter().try_for_each(|one| show::line(one.text() + "\n")),

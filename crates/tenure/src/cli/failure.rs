@@ -35,6 +35,11 @@ impl Failure {
         Failure::Failed(message.into())
     }
 
+    /// There is nothing in what was given.
+    pub(super) fn no_document(files: &[String]) -> Failure {
+        Failure::Failed(format!("there is no flow document in {}", files.join(", ")))
+    }
+
     /// Says what went wrong, and answers with the exit code.
     pub(super) fn report(self, format: Format) -> ExitCode {
         ExitCode::from(self.say(format))
@@ -48,7 +53,7 @@ impl Failure {
             (Failure::Documents(mistakes), Format::Table) => documents(&mistakes),
             (Failure::Documents(mistakes), Format::Json | Format::Ndjson) => {
                 let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-                let message = "the documents are not right; nothing was applied";
+                let message = "the documents are not right; nothing was done with them";
                 eprintln!("{}", json!({ "error": { "message": message, "exit_code": code, "mistakes": mistakes } }));
             }
             (
@@ -141,7 +146,7 @@ fn documents(mistakes: &[Mistake]) {
         }
     }
     let documents = if mistakes.len() == 1 { "mistake" } else { "mistakes" };
-    error(&format!("{} {documents}; nothing was applied", mistakes.len()));
+    error(&format!("{} {documents}; nothing was done with these documents", mistakes.len()));
 }
 
 impl From<io::Error> for Failure {

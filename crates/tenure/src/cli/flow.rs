@@ -165,7 +165,7 @@ fn told(verb: &str, reached: &ReachedView) -> String {
     let ReachedView { id, state, .. } = reached;
     match verb {
         "restart" => format!("{id} starts anew ({state})"),
-        "move" => format!("{id} is to move ({state}); `tenure flow why {id}` shows where it is"),
+        "move" => format!("{id} is to be there ({state}); `tenure flow why {id}` shows where it is"),
         _ => format!("{id} {state}"),
     }
 }
@@ -276,8 +276,9 @@ fn story(flow: &FlowView) -> String {
     let line = &flow.line;
     let mut said = vec![headline(flow)];
     if let Some(reason) = &line.reason {
+        let desired = line.desired.as_str();
         said.push(format!("  because  {} ({})", reason.detail, reason.code));
-        said.extend(advice(&reason.code).map(|advice| format!("  remedy   {advice}")));
+        said.extend(advice(&reason.code, desired).map(|advice| format!("  remedy   {advice}")));
     }
     if let Some(error) = flow.last_error.as_ref().filter(|e| line.reason.as_ref() != Some(*e)) {
         said.push(format!("  lately   {} ({})", error.detail, error.code));
@@ -315,8 +316,11 @@ fn asked(desired: &str) -> &str {
 }
 
 /// What a person can do about a reason.
-fn advice(code: &str) -> Option<&'static str> {
+fn advice(code: &str, desired: &str) -> Option<&'static str> {
     match code {
+        "sink_unreachable" | "sink_refuses" | "secret_missing" if desired != "run" => {
+            Some("it is tried again by itself; if that sink is gone for good, stop the flow with --force")
+        }
         "no_node" => Some(
             "`tenure node ls` shows labels, cordons and what each node has; `tenure plan` what the planner would do",
         ),
@@ -328,9 +332,9 @@ fn advice(code: &str) -> Option<&'static str> {
         "secret_missing" => Some("set it in the environment of each node that may run the flow"),
         "exec_not_listed" => Some("list the command in tenure.toml of each node that may run the flow"),
         "quiet" => Some("the connection is open and nothing comes; is that usual for this feed?"),
-        "COORD_STORE_REGRESSED" => {
-            Some("the cluster's store went back in time; nothing is written until a person decides")
-        }
+        "COORD_STORE_REGRESSED" => Some(
+            "nothing is written until a person decides: make sure that no other cluster runs it, then `tenure flow restart ID`",
+        ),
         "no_news" => Some("`tenure node ls` shows if its holder is there"),
         _ => None,
     }

@@ -83,7 +83,10 @@ fn random_id(path: &Path) -> io::Result<String> {
             fs::rename(&temporary, path)?;
             Ok(id)
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            let remedy = "remove the file to let this node start as a new one";
+            Err(io::Error::new(error.kind(), format!("{} cannot be read ({error}); {remedy}", path.display())))
+        }
     }
 }
 
