@@ -74,7 +74,8 @@ impl Failure {
     }
 
     fn about(self, what: &str) -> Failure {
-        let said = |message: String| format!("{what}: {message}");
+        // Many say of what they are by themselves.
+        let said = |message: String| if message.starts_with(what) { message } else { format!("{what}: {message}") };
         match self {
             Failure::Failed(m) => Failure::Failed(said(m)),
             Failure::Usage(m) => Failure::Usage(said(m)),
