@@ -18,8 +18,8 @@ pub struct Flow {
     pub document: Document,
     /// Should it run?
     pub desired: Desired,
-    /// Rises when the position is to be forgotten: `restart --from-start`, or another table beside the
-    /// same fence.
+    /// Rises when the position is to be forgotten: `restart --from-start`, or another table, because the
+    /// fence row does not say which one its position is about.
     /// A claim with a greater origin than the fence row's starts without a position.
     pub origin: u64,
     /// Rises with `restart`; the holder restarts the pipeline under the next attempt.
@@ -314,8 +314,11 @@ impl Assignment {
         if past.len() > PAST_MAX {
             past.remove(0);
         }
-        let alone = self.phase == Phase::Released && self.quiet.alone;
-        let quiet = Quiet { alone, ..self.quiet };
+        let quiet = match (&self.phase, self.quiet.alone) {
+            // Nothing by anybody: whatever the flow was meanwhile, nobody ran by it.
+            (Phase::Released, true) => Quiet { before: generation, alone: true },
+            _ => Quiet { alone: false, ..self.quiet },
+        };
         Assignment { node, session, token, purpose, phase: Phase::Held, generation, why, quiet, past }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!                          none        released      session gone    live: held     leaving   stopping   close
-//!  run                     Homeless    Homeless      Homeless        Running        Moving    ToKeep     ToKeep
+//!  run                     Homeless    Homeless      Homeless        Running        Moving    ToKeep     Homeless
 //!  stop, no verdict yet    ToJudge     ToClose       ToClose         ToStop         ToStop    Halting    Closing
 //!   and no fence in sink   ToJudge     ToJudge       ToJudge         ToStop         ToStop    Halting    Closing
 //!  stop, verdict counts    Stopped, or ToForget when it was asked to be forgotten
@@ -66,8 +66,7 @@ pub enum Situation {
         /// Why it moves.
         why: Why,
     },
-    /// A live node is stopping it, or raising its fence, and must be told that it is to run there after
-    /// all.
+    /// A live node is stopping it, and must be told that it is to run there after all.
     ToKeep {
         /// The node.
         node: NodeName,
@@ -188,7 +187,11 @@ impl<'p> Records<'p> {
                 let to_live = picture.is_live(to, *to_session);
                 Situation::Moving { from: node, to: to.clone(), to_live, why: why.clone() }
             }
-            (Phase::Stopping, _) | (Phase::Held | Phase::Leaving { .. }, Purpose::Close) => Situation::ToKeep { node },
+            (Phase::Stopping, Purpose::Run) => Situation::ToKeep { node },
+            // Who only raises the fence reads nothing, and may not be a node that the flow can run on.
+            (Phase::Held | Phase::Leaving { .. } | Phase::Stopping, Purpose::Close) => {
+                Situation::Homeless { why: Why::Resumed, after: None }
+            }
             (Phase::Released, _) => Situation::Homeless { why: Why::Released, after: None },
         }
     }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{Bed, PATIENCE, figure, until};
+use cluster::{Bed, CALM, PATIENCE, figure, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tenure::demo::{
@@ -102,23 +102,35 @@ fn document_into(bed: &Bed, flow: &Flow, secret: &Path) -> Value {
     document
 }
 
-/// A mistake in a sink's address is mended, and nobody has to remember it when the flow stops.
+/// A mistake in a sink's address is mended, and nobody has to ask there when the flow stops: neither the
+/// holder that saw it mended, nor whoever takes over from it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flow_whose_sink_was_wrong_at_first_is_stopped_like_any_other() {
-    let mut bed = Bed::new(1, 0, &Plan::new(1)).await;
+    let mut bed = Bed::new(3, 0, &Plan::new(2)).await;
     let nowhere = bed.fleet.dir().join("nowhere.url");
     std::fs::write(&nowhere, NOWHERE).expect("the secret is written");
-    let mut document = bed.document(0);
-    document["sink"]["postgres"]["url"] = json!({ "file": nowhere });
     let api = bed.api();
-    api.put(&document).await.expect("the flow is applied");
-    let id = bed.server.name(0).to_owned();
-    waits_for_its_sink(&api, &id).await;
-    api.put(&bed.document(0)).await.expect("the document is mended");
-    until("the flow runs", PATIENCE, || async { api.flow(&id).await.is_ok_and(|flow| flow["state"] == "running") })
-        .await;
-    let start = Instant::now();
-    let answer = api.tell(&id, "suspend").await.expect("a 200");
+    for feed in 0..2 {
+        let mut document = bed.document(feed);
+        document["sink"]["postgres"]["url"] = json!({ "file": nowhere });
+        api.put(&document).await.expect("the flow is applied");
+        waits_for_its_sink(&api, bed.server.name(feed)).await;
+        api.put(&bed.document(feed)).await.expect("the document is mended");
+    }
+    bed.even().await;
+    is_stopped(&mut bed, 0).await;
+    // What the holder knows it writes down at its leisure.
+    sleep(CALM).await;
+    let flow = bed.flows().await.remove(bed.server.name(1)).expect("the flow");
+    let holder = flow.node.as_deref().and_then(|name| bed.fleet.number(name)).expect("a holder");
+    bed.kill(holder);
+    bed.even().await;
+    is_stopped(&mut bed, 1).await;
+}
+
+async fn is_stopped(bed: &mut Bed, feed: usize) {
+    let (api, start) = (bed.api(), Instant::now());
+    let answer = api.tell(bed.server.name(feed), "suspend").await.expect("a 200");
     assert_eq!(answer["state"], "suspended", "{answer}");
     figure(format!("a flow that had a wrong sink at first was suspended after {:.1?}", start.elapsed()));
 }
@@ -148,7 +160,10 @@ async fn a_flow_whose_sink_does_not_answer_is_stopped_by_force_and_only_by_force
     api.call(Method::POST, &format!("/v1/flows/{id}/suspend"), force).await.expect("a 200");
     figure(format!("by force it was suspended after {:.1?}", start.elapsed()));
 
-    api.call(Method::DELETE, &format!("/v1/flows/{id}"), None).await.expect("it has stopped, and is forgotten");
+    let said = api.flow(&id).await.expect("the flow");
+    assert_eq!(said["reason"]["code"], "forced", "{said}");
+
+    api.call(Method::DELETE, &format!("/v1/flows/{id}?force=true"), None).await.expect("it is forgotten");
     assert_eq!(api.flow(&id).await.expect_err("it is gone").status(), Some(404));
 }
 

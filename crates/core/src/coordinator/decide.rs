@@ -208,12 +208,10 @@ impl<'a> Desk<'a> {
         Some(rewrite(records, Deed::Update, Vec::new(), assignment))
     }
 
-    /// The epoch stays: whoever was told to raise the fence claims it anew when it runs.
+    /// The epoch stays: a holder that has raised its fence claims it anew when it runs.
     fn keep(&self, records: &Records<'_>) -> Option<Write> {
-        let (phase, purpose, generation) = (Phase::Held, Purpose::Run, records.flow.modified);
-        let before = amended(records)?;
-        let why = if before.purpose == Purpose::Close { Why::Resumed } else { before.why.clone() };
-        let assignment = Assignment { phase, purpose, generation, why, ..before };
+        let (phase, generation) = (Phase::Held, records.flow.modified);
+        let assignment = Assignment { phase, generation, ..amended(records)? };
         Some(rewrite(records, Deed::Update, Vec::new(), assignment))
     }
 

@@ -108,7 +108,9 @@ pub fn answers(verdict: Option<&Verdict>, outcome: Outcome, generation: Revision
 
 fn stopping(facts: &Facts<'_>, outcome: Outcome, on_the_way: State, there: State) -> (State, Option<Reason>) {
     if answers(facts.verdict, outcome, facts.generation) {
-        return (there, None);
+        let forced = facts.verdict.filter(|verdict| verdict.forced);
+        let why = "stopped by force: a sink did not confirm it; ask once more without --force when it answers again";
+        return (there, forced.map(|_| Reason::new(Code::Forced, why)));
     }
     let asked = facts.assignment.filter(|a| a.is_out());
     (on_the_way, asked.map(|assignment| not_stopped_because(facts, assignment)))

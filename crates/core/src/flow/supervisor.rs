@@ -85,6 +85,8 @@ pub enum Code {
     Starting,
     /// It is being ended: to stop, to move, or to start anew.
     Stopping,
+    /// It was stopped without its sink's word.
+    Forced,
     /// The holder has said nothing lately.
     NoNews,
 }
@@ -111,6 +113,7 @@ impl Code {
             Code::Fenced => "fenced",
             Code::Starting => "starting",
             Code::Stopping => "stopping",
+            Code::Forced => "forced",
             Code::NoNews => "no_news",
         }
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     ANSWER_MAX, Answer, Closed, Effect, Local, NodeMachine, RETRY_AFTER, RETRY_MAX, SUSPECT_AFTER, Stage,
     stage::{Ended, Fenced},
-    want::Want,
+    want::{Want, same_content},
 };
 use crate::{
     flow::{
@@ -27,16 +27,46 @@ impl NodeMachine {
     // --- pipelines -----------------------------------------------------------------------------
 
     pub(super) fn running(&mut self, now: Moment, flow: FlowId, token: Token) {
-        let Some(Local { stage: Stage::Running { token: runs, open_since, .. }, reason, trail, .. }) =
-            self.flows.get_mut(&flow)
-        else {
-            return;
-        };
-        if *runs == token {
-            *open_since = Some(now);
-            *reason = None;
-            trail.opened();
-            self.out.push(Effect::News(flow));
+        let Some(local) = self.flows.get_mut(&flow) else { return };
+        match &mut local.stage {
+            Stage::Running { token: runs, open_since, .. } if *runs == token => {
+                *open_since = Some(now);
+                local.reason = None;
+                local.trail.opened(token);
+                self.tell_what_is_over(&flow);
+                self.out.push(Effect::News(flow));
+            }
+            // It opened its source before it heard that it is to end, and may have written.
+            Stage::Halting { token: runs, .. } if *runs == token => local.trail.opened(token),
+            Stage::Idle
+            | Stage::Queued
+            | Stage::Running { .. }
+            | Stage::Halting { .. }
+            | Stage::Backoff { .. }
+            | Stage::Closing { .. }
+            | Stage::Committing { .. }
+            | Stage::Resting { .. } => (),
+        }
+    }
+
+    /// The fences of all sinks that the flow has left are raised to that attempt.
+    pub(super) fn left_fenced(&mut self, flow: FlowId, token: Token) {
+        let Some(local) = self.flows.get_mut(&flow) else { return };
+        if let Stage::Running { token: runs, order, .. } = &local.stage
+            && *runs == token
+        {
+            local.trail.fenced_off(order);
+            self.tell_what_is_over(&flow);
+        }
+    }
+
+    /// What only this node knows would be lost with it. If it is not written now, it may be the next
+    /// time, or never: then a stop asks more sinks than it had to.
+    fn tell_what_is_over(&mut self, flow: &FlowId) {
+        let Some(Local { stage: Stage::Running { order, .. }, trail, .. }) = self.flows.get(flow) else { return };
+        let (Some(quiet), Some((latest, at))) = (trail.untold(order), self.inbox.order(flow)) else { return };
+        if same_content(latest, order) && latest.assignment.token.same_owner(order.assignment.token) {
+            self.out.push(Effect::Note(flow.clone(), Arc::clone(latest), at, quiet));
         }
     }
 
@@ -44,7 +74,7 @@ impl NodeMachine {
         let may_be_newer = self.may_have_a_successor(&flow, token);
         let Some(local) = self.flows.get_mut(&flow) else { return };
         let Some(ended) = local.end(token) else { return }; // Old news of an earlier attempt.
-        local.trail.ended(is_clean(now, &ended, &exit));
+        local.trail.ended(token, is_clean(now, &ended, &exit));
         if ended.open_since.is_some_and(|since| now.since(since) >= HEALTHY_AFTER) {
             local.failures = 0;
         }
@@ -173,12 +203,11 @@ impl NodeMachine {
         };
         match closed {
             Closed::Done => local.fenced(token, at, false),
-            // Ours are refused there, and if another node of ours had it, nothing could be concluded.
-            // But a greater epoch of our own may mean that the store has gone back: then it is for a
-            // person to say.
-            Closed::Higher(stored) if order.flow.force || stored.lineage > token.lineage => {
-                local.fenced(token, at, false);
-            }
+            // Another cluster has the sink: ours are refused there, which is what a stop is about.
+            Closed::Higher(stored) if stored.lineage > token.lineage => local.fenced(token, at, false),
+            // A greater epoch of our own is a newer owner's, of whom we are about to hear; or the store
+            // has gone back, and whoever had that epoch may write on until a still greater one is claimed.
+            Closed::Higher(_) if order.flow.force => local.fenced(token, at, true),
             Closed::Higher(stored) => {
                 local.reason = Some(fenced(stored, token));
                 local.stage = Stage::Resting { at, parked: None };

@@ -44,6 +44,8 @@ pub enum Effect {
     HandOver(FlowId, Arc<Order>, Revision, Quiet),
     /// Let the flow go: nobody runs it until the coordinator gives it away.
     Release(FlowId, Arc<Order>, Revision, Quiet),
+    /// Write down what is over, which only this node knows. Whether it is written is not awaited.
+    Note(FlowId, Arc<Order>, Revision, Quiet),
     /// Let the flow go and record that it has stopped.
     Conclude {
         /// Which flow.
@@ -98,6 +100,9 @@ impl fmt::Display for Effect {
                     write!(f, "hand {flow} over ({phase}), standing on {at}")
                 }
             },
+            Effect::Note(flow, _, at, quiet) => {
+                write!(f, "note what was over of {flow} before {}, standing on {at}", quiet.before)
+            }
             Effect::Release(flow, _, at, _) => write!(f, "release {flow}, standing on {at}"),
             Effect::Conclude { flow, outcome, token, forced, revision, .. } => {
                 let word = if *forced { " by force" } else { "" };

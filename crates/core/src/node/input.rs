@@ -49,6 +49,8 @@ pub enum Input {
     Running(FlowId, Token),
     /// A pipeline has ended. Each [`Effect::Start`](super::Effect::Start) is answered by exactly one.
     Exited(FlowId, Token, Exit),
+    /// While that attempt runs: the fences of the sinks that the flow has left are raised to its token.
+    LeftFenced(FlowId, Token),
     /// Answers [`Effect::CloseFence`](super::Effect::CloseFence).
     FenceClosed(FlowId, Token, Closed),
     /// Answers [`Effect::HandOver`](super::Effect::HandOver), [`Effect::Release`](super::Effect::Release)

@@ -153,6 +153,7 @@ impl NodeMachine {
             Input::InboxAt(at) => self.inbox_reached(at),
             Input::Running(flow, token) => self.running(now, flow, token),
             Input::Exited(flow, token, exit) => self.exited(now, flow, token, exit),
+            Input::LeftFenced(flow, token) => self.left_fenced(flow, token),
             Input::FenceClosed(flow, token, closed) => self.fence_closed(now, flow, token, closed),
             Input::Committed(flow, revision, answer) => self.committed(now, flow, revision, answer),
             Input::Looked(flow, look) => self.looked(now, flow, look),

@@ -1,6 +1,6 @@
 //! One step nearer to what is wanted.
 
-use std::{mem::discriminant, sync::Arc};
+use std::{mem::discriminant, sync::Arc, time::Duration};
 
 use super::{
     ANSWER_MAX, Effect, FLUSH_MAX, Local, NodeMachine, STUCK_AFTER, STUCK_AFTER_STRICT, SUSPECT_AFTER, Stage,
@@ -194,17 +194,20 @@ impl NodeMachine {
             | Stage::Resting { .. } => return,
         };
         let is_urgent = self.is_urgent(&order);
-        let budget = self.setup.timing.stop_budget;
         let span = match (is_urgent, flush) {
-            // What an abort may take is a part of the budget.
-            (true, _) => budget.saturating_sub(STUCK_AFTER_STRICT),
-            (false, false) => budget,
+            (true, _) => self.urgent_span(),
+            (false, false) => self.setup.timing.stop_budget,
             (false, true) => FLUSH_MAX,
         };
         let by = now.after(span).min(latest);
         self.agenda.insert((by.after(SUSPECT_AFTER), flow.clone()));
         local.stage = Stage::Halting { token, flush, by, order };
         self.out.push(Effect::Halt { flow: flow.clone(), token, flush, by });
+    }
+
+    /// What an abort may take is a part of the stop budget.
+    fn urgent_span(&self) -> Duration {
+        self.setup.timing.stop_budget.saturating_sub(STUCK_AFTER_STRICT)
     }
 
     /// True if somebody else may read the flow soon, and then nobody here may.
@@ -234,6 +237,7 @@ impl NodeMachine {
         } else if let Some(local) = self.flows.get_mut(flow)
             && local.end(token).is_some()
         {
+            local.trail.ended(token, false);
             local.last_error = Some(Reason::new(
                 Code::Stuck,
                 "the pipeline blocks its thread and did not end; it is left behind, and its sink refuses what it writes",
@@ -251,7 +255,7 @@ impl NodeMachine {
             return;
         }
         let (flush, by) = (*flush, *by);
-        if by > now.after(self.setup.timing.stop_budget) {
+        if by > now.after(self.urgent_span()) {
             self.halt(now, flow, local, flush);
         } else {
             // It was not urgent before.

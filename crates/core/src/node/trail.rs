@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use super::want::same_content;
-use crate::record::{Assignment, Order, Quiet};
+use crate::{
+    record::{Assignment, Order, Quiet},
+    token::Token,
+};
 
 /// One owner's knowledge about one flow.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +26,8 @@ enum Last {
     /// There was none, or it ended with nothing under way.
     #[default]
     Over,
-    /// It is up, or did not say how it ended.
-    Open,
+    /// That attempt is up, or did not say how it ended.
+    Open(Token),
     /// It ended, and a write may have been under way.
     Unsure,
 }
@@ -35,24 +38,35 @@ impl Trail {
         Trail { quiet: assignment.quiet, ..Trail::default() }
     }
 
-    /// A pipeline begins by this order.
-    /// Gives what is over already.
+    /// A pipeline begins by this order. Gives what is over already.
     pub(super) fn starts(&mut self, order: &Arc<Order>) -> Quiet {
         self.turn_to(order);
         self.ran = Some(Arc::clone(order));
         self.quiet
     }
 
-    /// It has claimed the fence and opened its source: from now on it may write.
-    pub(super) fn opened(&mut self) {
-        (self.claimed, self.last) = (true, Last::Open);
+    /// That attempt has claimed the fence and opened its source: from now on it may write.
+    pub(super) fn opened(&mut self, attempt: Token) {
+        (self.claimed, self.last) = (true, Last::Open(attempt));
     }
 
-    /// It has ended; `clean` if nothing was under way.
-    pub(super) fn ended(&mut self, clean: bool) {
-        if self.last == Last::Open {
+    /// That attempt has ended; `clean` if nothing was under way.
+    pub(super) fn ended(&mut self, attempt: Token, clean: bool) {
+        if self.last == Last::Open(attempt) {
             self.last = if clean { Last::Over } else { Last::Unsure };
         }
+    }
+
+    /// The sinks of all earlier forms refuse whatever is older than the attempt that runs by this
+    /// order.
+    pub(super) fn fenced_off(&mut self, order: &Order) {
+        self.quiet = Quiet { before: order.assignment.generation, alone: self.quiet.alone || self.claimed };
+    }
+
+    /// What this owner knows and the store does not, if that matters.
+    pub(super) fn untold(&self, order: &Order) -> Option<Quiet> {
+        let matters = order.flow.forms(order.assignment.quiet).count() > order.flow.forms(self.quiet).count();
+        matters.then_some(self.quiet)
     }
 
     /// What of the flow's past is over for whoever acts by this order.
@@ -64,26 +78,35 @@ impl Trail {
     /// What of the flow's past is over once this owner lets it go.
     pub(super) fn after(&mut self, order: &Arc<Order>) -> Quiet {
         self.turn_to(order);
-        if self.is_quiet(order) {
-            Quiet { before: order.assignment.generation, alone: true }
+        self.past(order, order)
+    }
+
+    /// What was begun by other content than the order's is past; is it over, too? What the flow was in
+    /// between, nobody ever ran by.
+    fn turn_to(&mut self, order: &Arc<Order>) {
+        let Some(ran) = self.ran.take() else { return };
+        if !same_content(&ran, order) {
+            self.quiet = self.past(&ran, order);
+            (self.claimed, self.last) = (false, Last::Over);
+            return;
+        }
+        if self.knows_all_others(&ran) {
+            self.quiet.before = order.assignment.generation;
+        }
+        self.ran = Some(Arc::clone(order));
+    }
+
+    /// Once `ran` is past and `next` is to come.
+    fn past(&self, ran: &Order, next: &Order) -> Quiet {
+        if self.knows_all_others(ran) && self.last == Last::Over {
+            Quiet { before: next.assignment.generation, alone: true }
         } else {
             Quiet { alone: false, ..self.quiet }
         }
     }
 
-    /// What was begun by other content than the order's is past; is it over, too?
-    fn turn_to(&mut self, order: &Arc<Order>) {
-        let Some(ran) = self.ran.take_if(|ran| !same_content(ran, order)) else { return };
-        self.quiet = if self.is_quiet(&ran) {
-            Quiet { before: order.assignment.generation, alone: true }
-        } else {
-            Quiet { alone: false, ..self.quiet }
-        };
-        (self.claimed, self.last) = (false, Last::Over);
-    }
-
-    fn is_quiet(&self, order: &Order) -> bool {
-        let alone = self.quiet.alone || self.claimed;
-        alone && self.last == Last::Over && order.flow.forms(self.quiet).count() == 1
+    /// True if nothing can be on its way but this node's own by that order.
+    fn knows_all_others(&self, ran: &Order) -> bool {
+        (self.quiet.alone || self.claimed) && ran.flow.forms(self.quiet).count() == 1
     }
 }

@@ -102,6 +102,7 @@ impl Desk {
             ["keep", flow] => self.change(flow, |order| order.assignment.phase = Phase::Held),
             ["suspend", flow] => self.stop(flow, Desired::Suspended),
             ["re-sink", flow] => self.change(flow, re_sink),
+            ["un-sink", flow] => self.change(flow, un_sink),
             ["force", flow] => self.change(flow, |order| order.flow.force = true),
             ["terminate", flow] => self.stop(flow, Desired::Terminated),
             ["resume", flow] => self.resume(flow),
@@ -126,6 +127,7 @@ impl Desk {
             ["exit", flows, how @ ..] => each(flows).for_each(|flow| self.exit(&id(&flow), exit(how))),
             ["late", "exit", flow, token] => self.tell(Input::Exited(id(flow), parsed_token(token), Exit::Stopped)),
             // Sinks.
+            ["left", "fenced", flow] => self.left_fenced(&id(flow)),
             ["closed", flow, how @ ..] => self.closed(&id(flow), how),
             ["looked", flow, "silence"] => self.tell(Input::Looked(id(flow), Look::Silence)),
             ["looked", flow, "none"] => self.tell(Input::Looked(id(flow), Look::Fence(None))),
@@ -170,6 +172,7 @@ impl Desk {
             | Effect::CloseFence(..)
             | Effect::HandOver(..)
             | Effect::Release(..)
+            | Effect::Note(..)
             | Effect::Conclude { .. }
             | Effect::Look(_)
             | Effect::MarkLeaving(_)
@@ -196,6 +199,7 @@ impl Desk {
             | Effect::Validity(_)
             | Effect::Halt { .. }
             | Effect::Abort(_)
+            | Effect::Note(..)
             | Effect::Look(_)
             | Effect::MarkLeaving(_)
             | Effect::CloseSession(_)
@@ -230,6 +234,7 @@ impl Desk {
             | Effect::ReopenInbox
             | Effect::Validity(_)
             | Effect::Abort(_)
+            | Effect::Note(..)
             | Effect::Look(_)
             | Effect::MarkLeaving(_)
             | Effect::CloseSession(_)
@@ -368,6 +373,11 @@ impl Desk {
         self.tell(Input::Exited(flow.clone(), token, exit));
     }
 
+    fn left_fenced(&mut self, flow: &FlowId) {
+        let Some(token) = self.asked_of(flow).runs else { return self.was_not_asked() };
+        self.tell(Input::LeftFenced(flow.clone(), token));
+    }
+
     fn closed(&mut self, flow: &FlowId, how: &[&str]) {
         let Some(token) = self.asked_of(flow).closes else { return self.was_not_asked() };
         let closed = match how {
@@ -498,6 +508,14 @@ fn re_sink(order: &mut Order) {
     if let Sink::Sqlite(sink) = &mut order.flow.document.sink {
         sink.path += "1";
     }
+}
+
+/// And changed back.
+fn un_sink(order: &mut Order) {
+    let first = order.flow.earlier[0].document.clone();
+    re_sink(order);
+    order.flow.document = first;
+    order.flow.earlier.remove(0);
 }
 
 fn weigh(order: &mut Order, weight: u32) {

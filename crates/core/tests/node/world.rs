@@ -209,7 +209,7 @@ impl World {
                 self.session = None;
             }
             Effect::Validity(until) => self.rules.session = self.rules.session.map(|(id, _)| (id, until)),
-            Effect::Abort(_) | Effect::MarkLeaving(_) | Effect::News(_) => (),
+            Effect::Abort(_) | Effect::Note(..) | Effect::MarkLeaving(_) | Effect::News(_) => (),
         }
     }
 

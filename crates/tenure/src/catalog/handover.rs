@@ -2,7 +2,7 @@
 
 use tenure_core::{
     id::{FlowId, NodeName, Revision, SessionId},
-    record::{Order, Outcome, Phase, Purpose, Quiet, Verdict},
+    record::{Assignment, Order, Outcome, Phase, Purpose, Quiet, Verdict},
     token::Token,
 };
 use tenure_store::{Guard, Key, Txn};
@@ -49,9 +49,22 @@ pub fn release(flow: &FlowId, order: &Order, revision: Revision, quiet: Quiet) -
         .delete(keys::order(&mine.node, flow))
 }
 
+/// Writes down what is over of the flow's past.
+pub fn note(flow: &FlowId, order: &Order, revision: Revision, quiet: Quiet) -> Txn {
+    let assignment = Assignment { quiet, ..order.assignment.clone() };
+    let order = Order { assignment, flow: order.flow.clone() };
+    let mine = &order.assignment;
+    standing_on(flow, &mine.node, mine.session, revision)
+        .put(keys::assignment(flow), encode(mine))
+        .put(keys::order(&mine.node, flow), encode(&order))
+}
+
 /// Lets the flow go and records that it has stopped: nothing at or below `token` enters its sink
 /// any more, unless that was `forced`.
 pub fn conclude(flow: &FlowId, order: &Order, revision: Revision, outcome: Outcome, token: Token, forced: bool) -> Txn {
     let verdict = Verdict { outcome, generation: order.assignment.generation, token, forced };
-    release(flow, order, revision, order.assignment.lost().quiet).put(keys::verdict(flow), encode(&verdict))
+    let mine = &order.assignment;
+    // The fence of every form was raised above everybody, or somebody did not insist.
+    let quiet = if forced { mine.lost().quiet } else { Quiet { before: mine.generation, alone: true } };
+    release(flow, order, revision, quiet).put(keys::verdict(flow), encode(&verdict))
 }

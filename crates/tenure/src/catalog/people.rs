@@ -4,7 +4,7 @@
 use tenure_core::{
     flow::{Document, promise::stops_on_lease_loss, spec::Sink, state::answers},
     id::{FlowId, NodeName, Revision},
-    record::{Cordon, Desired, FORMS_MAX, Flow, Form, Verdict},
+    record::{Assignment, Cordon, Desired, FORMS_MAX, Flow, Form, Quiet, Verdict},
 };
 use tenure_store::{Guard, Txn, VALUE_MAX};
 
@@ -23,13 +23,18 @@ pub struct Seen<'a> {
     pub at: Revision,
     /// Nothing of the flow enters any sink: it is to be stopped, and a verdict says that it has.
     pub at_rest: bool,
+    /// The stop that is asked for was answered without a sink's word.
+    pub forced: bool,
+    /// What is over of the flow's past, as far as the store knows.
+    pub quiet: Quiet,
 }
 
 impl<'a> Seen<'a> {
-    /// A flow record of that revision, and the verdict on the flow.
-    pub fn new(flow: &'a Flow, at: Revision, verdict: Option<&Verdict>) -> Seen<'a> {
-        let fenced = verdict.filter(|verdict| !verdict.forced);
-        Seen { flow, at, at_rest: flow.desired.outcome().is_some_and(|outcome| answers(fenced, outcome, at)) }
+    /// A flow record of that revision, the verdict on the flow, and who has it.
+    pub fn new(flow: &'a Flow, at: Revision, verdict: Option<&Verdict>, has: Option<&Assignment>) -> Seen<'a> {
+        let answer = verdict.filter(|_| flow.desired.outcome().is_some_and(|outcome| answers(verdict, outcome, at)));
+        let forced = answer.is_some_and(|verdict| verdict.forced);
+        Seen { flow, at, at_rest: answer.is_some() && !forced, forced, quiet: has.map(|a| a.quiet).unwrap_or_default() }
     }
 }
 
@@ -38,7 +43,7 @@ impl<'a> Seen<'a> {
 /// `now` is a revision of the picture: it only rises, so it serves as the origin of a flow that
 /// is to forget its position.
 pub fn applied(seen: Option<Seen<'_>>, document: &Document, now: Revision) -> Result<Option<(Effect, Flow)>, Refusal> {
-    let Some(Seen { flow: there, at, at_rest }) = seen else {
+    let Some(seen @ Seen { flow: there, at_rest, .. }) = seen else {
         return Ok(Some((Effect::Created, Flow::new(document.clone()))));
     };
     if there.forget {
@@ -48,10 +53,10 @@ pub fn applied(seen: Option<Seen<'_>>, document: &Document, now: Revision) -> Re
         return Ok(None);
     }
     // A position is kept beside the fence. That of another sink tells what is there, or there is none;
-    // but what was stored in one table says nothing about another one beside the same fence.
-    let (old, new) = (&there.document.sink, &document.sink);
-    let origin = if same_fence(old, new) && table(old) != table(new) { fresh_origin(there, now) } else { there.origin };
-    let earlier = if at_rest { Vec::new() } else { earlier(there, at, document)? };
+    // but it says nothing about another table there, by whatever way the flow came to it.
+    let same = table(&there.document.sink) == table(&document.sink);
+    let origin = if same { there.origin } else { fresh_origin(there, now) };
+    let earlier = if at_rest { Vec::new() } else { earlier(seen, document)? };
     let flow = Flow { document: document.clone(), origin, earlier, wish: None, ..there.clone() };
     if encode(&flow).len() > RECORD_MAX {
         return Err(Refusal::NotNow(format!(
@@ -64,8 +69,10 @@ pub fn applied(seen: Option<Seen<'_>>, document: &Document, now: Revision) -> Re
 }
 
 /// What a holder may still be acting by, once the document is `next`.
-fn earlier(there: &Flow, at: Revision, next: &Document) -> Result<Vec<Form>, Refusal> {
+fn earlier(seen: Seen<'_>, next: &Document) -> Result<Vec<Form>, Refusal> {
+    let Seen { flow: there, at, quiet, .. } = seen;
     let mut earlier = there.earlier.clone();
+    earlier.retain(|form| form.until >= quiet.before);
     earlier.retain(|form| !acts_alike(&form.document, &there.document));
     earlier.push(Form { document: there.document.clone(), origin: there.origin, until: at });
     earlier.retain(|form| !acts_alike(&form.document, next));
@@ -119,8 +126,8 @@ pub fn changed(id: &FlowId, seen: Seen<'_>, change: &Change, now: Revision) -> R
         Change::Suspend { .. } if there.desired == Desired::Terminated => {
             not_now("has been terminated; resume it first if it should run again")
         }
-        Change::Suspend { force } => Ok(stopped(there, Desired::Suspended, *force)),
-        Change::Terminate { force } => Ok(stopped(there, Desired::Terminated, *force)),
+        Change::Suspend { force } => Ok(stopped(seen, Desired::Suspended, *force)),
+        Change::Terminate { force } => Ok(stopped(seen, Desired::Terminated, *force)),
         Change::Resume if there.desired == Desired::Run => Ok(None),
         Change::Resume => {
             let earlier = if seen.at_rest { Vec::new() } else { there.earlier.clone() };
@@ -136,17 +143,24 @@ pub fn changed(id: &FlowId, seen: Seen<'_>, change: &Change, now: Revision) -> R
         // A wish is part of one revision of the record, carried out or passed over with it: the same
         // wish again is a new one. That the flow is there already is for the caller to see.
         Change::Move { to } => Ok(Some(Flow { wish: Some(to.clone()), ..there.clone() })),
-        Change::Forget { force } if there.forget => Ok(stopped(there, Desired::Terminated, *force)),
+        Change::Forget { force } if there.forget => Ok(stopped(seen, Desired::Terminated, *force)),
         Change::Forget { force } => {
-            let force = *force || there.force;
+            let force = *force || is_being_forced(seen);
             Ok(Some(Flow { desired: Desired::Terminated, forget: true, force, wish: None, ..there.clone() }))
         }
     }
 }
 
-/// A stop that is asked for again, or only for good this time, keeps the force it was asked with.
-fn stopped(there: &Flow, desired: Desired, force: bool) -> Option<Flow> {
-    let force = force || (there.force && there.desired != Desired::Run);
+/// True while a stop is under way that was asked for with force.
+fn is_being_forced(seen: Seen<'_>) -> bool {
+    seen.flow.force && seen.flow.desired != Desired::Run && !seen.forced
+}
+
+/// A stop that is under way keeps the force it was asked with. One that was answered by force does not
+/// answer whoever asks without.
+fn stopped(seen: Seen<'_>, desired: Desired, force: bool) -> Option<Flow> {
+    let there = seen.flow;
+    let force = force || is_being_forced(seen);
     let is_so = there.desired == desired && there.force == force;
     (!is_so).then(|| Flow { desired, force, wish: None, ..there.clone() })
 }
@@ -189,7 +203,7 @@ mod tests {
     const OTHER: &str = r#"{"sqlite": {"path": "y.db", "table": "t"}}"#;
 
     fn running(flow: &Flow) -> Seen<'_> {
-        Seen { flow, at: Revision(7), at_rest: false }
+        Seen { flow, at: Revision(7), at_rest: false, forced: false, quiet: Quiet::default() }
     }
 
     fn apply(there: &Flow, sink: &str) -> Flow {
@@ -208,7 +222,9 @@ mod tests {
     #[test]
     fn a_position_is_kept_where_it_is_and_forgotten_for_another_table_beside_it() {
         assert_eq!(apply(&flow(ONE), OTHER).origin, 4);
-        assert_eq!(apply(&flow(ONE), &ONE.replace("\"t\"", "\"u\"")).origin, 9);
+        let u = ONE.replace("\"t\"", "\"u\"");
+        assert_eq!(apply(&flow(ONE), &u).origin, 9);
+        assert_eq!(apply(&apply(&flow(ONE), OTHER), &u).origin, 9, "by a detour, too");
         let mut relabelled = flow(ONE).document;
         relabelled.labels.insert("a".into(), "b".into());
         let (effect, kept) = applied(Some(running(&flow(ONE))), &relabelled, Revision(9)).unwrap().unwrap();
@@ -230,7 +246,7 @@ mod tests {
         assert_eq!(suspended.earlier, moved.earlier);
         let id = FlowId::new("a").unwrap();
         let resumed = |at_rest| {
-            changed(&id, Seen { flow: &suspended, at: Revision(7), at_rest }, &Change::Resume, Revision(12))
+            changed(&id, Seen { at_rest, ..running(&suspended) }, &Change::Resume, Revision(12))
                 .unwrap()
                 .unwrap()
                 .earlier
@@ -261,10 +277,7 @@ mod tests {
             matches!(&refused, Err(Refusal::NotNow(why)) if why.contains("suspend and resume it first")),
             "{refused:?}"
         );
-        assert!(
-            applied(Some(Seen { flow: &many, at: Revision(7), at_rest: true }), &flow(OTHER).document, Revision(9))
-                .is_ok()
-        );
+        assert!(applied(Some(Seen { at_rest: true, ..running(&many) }), &flow(OTHER).document, Revision(9)).is_ok());
     }
 
     #[test]
@@ -287,9 +300,31 @@ mod tests {
             let outcome = tenure_core::record::Outcome::Suspended;
             Verdict { outcome, generation: Revision(7), token, forced }
         };
-        assert!(Seen::new(&suspended, Revision(7), Some(&verdict(false))).at_rest);
-        assert!(!Seen::new(&suspended, Revision(7), Some(&verdict(true))).at_rest);
-        assert!(!Seen::new(&suspended, Revision(8), Some(&verdict(false))).at_rest, "it was changed since");
+        assert!(Seen::new(&suspended, Revision(7), Some(&verdict(false)), None).at_rest);
+        assert!(!Seen::new(&suspended, Revision(7), Some(&verdict(true)), None).at_rest);
+        assert!(!Seen::new(&suspended, Revision(8), Some(&verdict(false)), None).at_rest, "it was changed since");
+    }
+
+    #[test]
+    fn a_stop_that_was_answered_by_force_does_not_answer_whoever_asks_without() {
+        let forced = change(&flow(ONE), &Change::Suspend { force: true }).unwrap().unwrap();
+        let answered = Seen { forced: true, ..running(&forced) };
+        let id = FlowId::new("a").unwrap();
+        let asked = |change| changed(&id, answered, &change, Revision(9)).unwrap();
+        assert_eq!(asked(Change::Suspend { force: true }), None);
+        assert!(!asked(Change::Suspend { force: false }).unwrap().force);
+        assert!(!asked(Change::Terminate { force: false }).unwrap().force);
+        assert!(!asked(Change::Forget { force: false }).unwrap().force);
+    }
+
+    #[test]
+    fn what_is_known_to_be_over_is_not_remembered() {
+        let moved = apply(&flow(ONE), OTHER);
+        let quiet = Quiet { before: Revision(8), alone: true };
+        let seen = Seen { at: Revision(9), quiet, ..running(&moved) };
+        let third = ONE.replace("x.db", "z.db");
+        let (_, third) = applied(Some(seen), &flow(&third).document, Revision(10)).unwrap().unwrap();
+        assert_eq!(third.earlier, [Form { document: flow(OTHER).document, origin: 4, until: Revision(9) }]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tenure_core::{
     moment::Moment,
     picture::{Picture, Stored},
     placement::plan::can_have,
-    record::{Cordon, Flow, Verdict},
+    record::{Cordon, Flow},
     session::Standing,
 };
 use tenure_store::{Committed, Store, TXN_BYTES_MAX, Txn};
@@ -232,7 +232,7 @@ impl ServerDoor {
             let changed = {
                 let look = self.view.look();
                 let now = there.modified.max(look.revision());
-                let seen = people::Seen::new(&there.value, there.modified, verdict(look.picture(), id));
+                let seen = seen_as(look.picture(), id, &there);
                 let changed = people::changed(id, seen, change, now)?;
                 if let Change::Move { to } = change {
                     if is_on(look.picture(), id, to) {
@@ -313,11 +313,12 @@ fn chunks(specs: Vec<Spec>) -> Vec<Vec<Spec>> {
 /// What may be said of a flow record: a verdict that the picture does not show yet is no loss, because
 /// the less is taken for settled.
 fn seen<'a>(picture: &Picture, id: &FlowId, there: Option<&'a Stored<Arc<Flow>>>) -> Option<people::Seen<'a>> {
-    there.map(|s| people::Seen::new(&s.value, s.modified, verdict(picture, id)))
+    there.map(|there| seen_as(picture, id, there))
 }
 
-fn verdict<'p>(picture: &'p Picture, id: &FlowId) -> Option<&'p Verdict> {
-    picture.verdicts.get(id).map(|verdict| &verdict.value)
+fn seen_as<'a>(picture: &Picture, id: &FlowId, there: &'a Stored<Arc<Flow>>) -> people::Seen<'a> {
+    let verdict = picture.verdicts.get(id).map(|verdict| &verdict.value);
+    people::Seen::new(&there.value, there.modified, verdict, picture.assignments.get(id).map(|a| &*a.value))
 }
 
 /// What applying one spec writes, or its outcome if that is clear already.

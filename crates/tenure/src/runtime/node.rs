@@ -224,6 +224,10 @@ impl Shell {
                 let txn = handover::release(&flow, &order, revision, quiet);
                 self.post(Letter { flow, revision, txn, target: None });
             }
+            Effect::Note(flow, order, revision, quiet) => {
+                let txn = handover::note(&flow, &order, revision, quiet);
+                self.post(Letter { flow, revision, txn, target: None });
+            }
             Effect::Conclude { flow, outcome, token, forced, order, revision } => {
                 let txn = handover::conclude(&flow, &order, revision, outcome, token, forced);
                 self.post(Letter { flow, revision, txn, target: None });

@@ -32,20 +32,18 @@ impl Shell {
     /// done; it is tried for as long as this attempt lasts. Nothing waits for it: a stop raises these
     /// fences again, and insists.
     pub(super) fn fence_off_earlier(&self, flow: &FlowId, token: Token, order: &Order, quiet: Quiet) {
-        for (document, origin) in order.flow.forms(quiet).skip(1) {
-            let (this, flow, document) = (self.closer(), flow.clone(), document.clone());
-            self.pipelines.spawn(async move {
-                let mut wait = FORMER_RETRY;
-                while let Closed::Failed(reason) = this.close(&flow, token, &document, origin, FENCE_PATIENCE).await {
-                    info!(%flow, %token, %reason, "the fence of a sink that the flow has left is not raised yet");
-                    tokio::time::sleep(wait).await;
-                    if this.pipelines.gauge(&flow).is_none_or(|(runs, _)| runs != token) {
-                        return;
-                    }
-                    wait = (wait * 2).min(FORMER_RETRY_MAX);
-                }
-            });
+        let left = order.flow.forms(quiet).skip(1).map(|(document, origin)| (document.clone(), origin));
+        let left: Vec<(Document, u64)> = left.collect();
+        if left.is_empty() {
+            return;
         }
+        let (this, flow, to_node) = (self.closer(), flow.clone(), self.to_node.clone());
+        self.pipelines.spawn(async move {
+            let each = left.iter().map(|(document, origin)| this.close_while_running(&flow, token, document, *origin));
+            if join_all(each).await.into_iter().all(|closed| closed) {
+                drop(to_node.send(Input::LeftFenced(flow, token)));
+            }
+        });
     }
 
     /// Everywhere at once: the flow may have been moved from one sink to another, and a holder that has
@@ -101,6 +99,20 @@ struct Closer {
 }
 
 impl Closer {
+    /// False if the attempt ended before it was done.
+    async fn close_while_running(&self, flow: &FlowId, token: Token, document: &Document, origin: u64) -> bool {
+        let mut wait = FORMER_RETRY;
+        while let Closed::Failed(reason) = self.close(flow, token, document, origin, FENCE_PATIENCE).await {
+            info!(%flow, %token, %reason, "the fence of a sink that the flow has left is not raised yet");
+            tokio::time::sleep(wait).await;
+            if self.pipelines.gauge(flow).is_none_or(|(runs, _)| runs != token) {
+                return false;
+            }
+            wait = (wait * 2).min(FORMER_RETRY_MAX);
+        }
+        true
+    }
+
     async fn close(&self, flow: &FlowId, token: Token, document: &Document, origin: u64, patience: Duration) -> Closed {
         let Ok(spec) = document.clone().check() else {
             return Closed::Failed(Reason::new(Code::SinkRefuses, "this node's version refuses the document"));
@@ -122,12 +134,11 @@ impl Closer {
     }
 }
 
-/// Of two answers the one that says less: a failure may be mended by trying again, and a greater token
-/// may not.
+/// Of two answers the one that says less. A greater token keeps ours out; a failure keeps nobody out.
 fn worse(a: Closed, b: Closed) -> Closed {
     match (a, b) {
-        (Closed::Higher(token), _) | (_, Closed::Higher(token)) => Closed::Higher(token),
         (Closed::Failed(reason), _) | (_, Closed::Failed(reason)) => Closed::Failed(reason),
+        (Closed::Higher(token), _) | (_, Closed::Higher(token)) => Closed::Higher(token),
         (Closed::Done, Closed::Done) => Closed::Done,
     }
 }
