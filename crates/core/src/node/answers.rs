@@ -28,24 +28,17 @@ impl NodeMachine {
 
     pub(super) fn running(&mut self, now: Moment, flow: FlowId, token: Token) {
         let Some(local) = self.flows.get_mut(&flow) else { return };
-        match &mut local.stage {
-            Stage::Running { token: runs, open_since, .. } if *runs == token => {
-                *open_since = Some(now);
-                local.reason = None;
-                local.trail.opened(token);
-                self.tell_what_is_over(&flow);
-                self.out.push(Effect::News(flow));
-            }
+        if let Stage::Running { token: runs, open_since, .. } = &mut local.stage
+            && *runs == token
+        {
+            *open_since = Some(now);
+            local.reason = None;
+            local.trail.opened(token);
+            self.tell_what_is_over(&flow);
+            self.out.push(Effect::News(flow));
+        } else if local.is_ending(token) {
             // It opened its source before it heard that it is to end, and may have written.
-            Stage::Halting { token: runs, .. } if *runs == token => local.trail.opened(token),
-            Stage::Idle
-            | Stage::Queued
-            | Stage::Running { .. }
-            | Stage::Halting { .. }
-            | Stage::Backoff { .. }
-            | Stage::Closing { .. }
-            | Stage::Committing { .. }
-            | Stage::Resting { .. } => (),
+            local.trail.opened(token);
         }
     }
 

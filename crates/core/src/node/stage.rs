@@ -161,6 +161,12 @@ impl Local {
         self.trail.after(order)
     }
 
+    /// True if that attempt, one of the present owner's, was told to end and has not.
+    pub(super) fn is_ending(&self, attempt: Token) -> bool {
+        let own = self.next.is_some_and(|next| next.same_owner(attempt));
+        own && matches!(self.stage, Stage::Halting { token, .. } if token == attempt)
+    }
+
     /// Leaves the pipeline behind that ran under this token; none if another one did, or none: then
     /// the word is old.
     pub(super) fn end(&mut self, token: Token) -> Option<Ended> {

@@ -37,6 +37,8 @@ pub(super) struct Scene {
     pub(super) down: bool,
     /// A stop is confirmed at once.
     pub(super) stops: bool,
+    /// And without a sink's word.
+    pub(super) by_force: bool,
 }
 
 pub(super) struct FakeDoor {
@@ -136,7 +138,7 @@ impl FakeDoor {
         }
         let now = self.bump();
         let mut scene = self.scene();
-        let stops = scene.stops;
+        let (stops, forced) = (scene.stops, scene.by_force);
         let (flow, at) = scene.flows.get_mut(id).unwrap();
         *at = now;
         match change {
@@ -150,9 +152,7 @@ impl FakeDoor {
         flow.forget = forget;
         let outcome = flow.desired.outcome().filter(|_| stops);
         if let Some(outcome) = outcome {
-            scene
-                .verdicts
-                .insert(id.clone(), Verdict { outcome, generation: now, token: Token::first(1, 1), forced: false });
+            scene.verdicts.insert(id.clone(), Verdict { outcome, generation: now, token: Token::first(1, 1), forced });
             if forget {
                 scene.flows.remove(id);
             }

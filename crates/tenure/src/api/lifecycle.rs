@@ -64,7 +64,7 @@ pub(super) struct MoveOptions {
 /// Pauses a flow; answers when nothing of it enters the sink any more.
 #[utoipa::path(post, path = "/v1/flows/{id}/suspend", tag = "flows", operation_id = "suspend_flow", params(("id" = String, Path)),
     request_body = StopOptions,
-    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 504, body = ProblemView)))]
+    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 409, body = ProblemView), (status = 504, body = ProblemView)))]
 pub(super) async fn suspend(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -73,13 +73,13 @@ pub(super) async fn suspend(
     body: Body,
 ) -> Result<Json<ReachedView>, Problem> {
     let StopOptions { force } = request::options(body).await?;
-    stop(&app, &id, &headers, Change::Suspend { force }, Outcome::Suspended, "suspended").await
+    stop(&app, &id, &headers, Change::Suspend { force }, Outcome::Suspended, force).await
 }
 
 /// Ends a flow; answers when nothing of it enters the sink any more. Its record stays.
 #[utoipa::path(post, path = "/v1/flows/{id}/terminate", tag = "flows", operation_id = "terminate_flow", params(("id" = String, Path)),
     request_body = StopOptions,
-    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 504, body = ProblemView)))]
+    responses((status = 200, body = ReachedView), (status = 404, body = ProblemView), (status = 409, body = ProblemView), (status = 504, body = ProblemView)))]
 pub(super) async fn terminate(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -88,7 +88,7 @@ pub(super) async fn terminate(
     body: Body,
 ) -> Result<Json<ReachedView>, Problem> {
     let StopOptions { force } = request::options(body).await?;
-    stop(&app, &id, &headers, Change::Terminate { force }, Outcome::Terminated, "terminated").await
+    stop(&app, &id, &headers, Change::Terminate { force }, Outcome::Terminated, force).await
 }
 
 /// Ends a flow and forgets it; answers when it is gone.
@@ -178,12 +178,24 @@ async fn stop(
     headers: &HeaderMap,
     change: Change,
     outcome: Outcome,
-    word: &str,
+    force: bool,
 ) -> Result<Json<ReachedView>, Problem> {
     let id = flow_id(id)?;
     let revision = app.door.change(id.clone(), change, request::if_match(headers)?).await?;
+    let word = match outcome {
+        Outcome::Suspended => "suspended",
+        Outcome::Terminated => "terminated",
+    };
     match app.until(|sight| stopped(sight, &id, outcome, revision)).await {
         Some(Stopped::Yes) => Ok(reached(&id, word, revision)),
+        Some(Stopped::ByForce) if force => Ok(reached(&id, word, revision)),
+        Some(Stopped::ByForce) => {
+            let detail = format!("flow {id} was stopped by somebody else's force: a sink did not confirm it");
+            let problem = Problem::new(StatusCode::CONFLICT, "stopped_by_force", detail);
+            Err(problem
+                .changed(format!("the flow is {word}, but something of it may still enter that sink"))
+                .hint("ask once more: then the sink is asked again, and insisted on"))
+        }
         Some(Stopped::Overtaken) => {
             let detail = format!("something else was wanted of flow {id} before it had stopped");
             let problem = Problem::new(StatusCode::CONFLICT, "overtaken", detail);
@@ -195,12 +207,14 @@ async fn stop(
 
 enum Stopped {
     Yes,
+    /// Not on a sink's word.
+    ByForce,
     Overtaken,
 }
 
 fn stopped(sight: &dyn Sight, id: &FlowId, outcome: Outcome, revision: Revision) -> Option<Stopped> {
-    if answers(sight.verdict(id), outcome, revision) {
-        return Some(Stopped::Yes);
+    if let Some(verdict) = sight.verdict(id).filter(|verdict| answers(Some(verdict), outcome, revision)) {
+        return Some(if verdict.forced { Stopped::ByForce } else { Stopped::Yes });
     }
     match sight.flow(id) {
         // A picture from before the commit still shows the former wish.

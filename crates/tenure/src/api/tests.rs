@@ -291,6 +291,17 @@ async fn a_stop_does_not_pass_over_what_it_is_asked_in_the_wrong_place() {
 }
 
 #[tokio::test]
+async fn a_stop_by_force_answers_nobody_who_asked_without() {
+    let (door, router) = bench();
+    applied(&router, &["a"]).await;
+    door.scene().by_force = true;
+    let (status, problem) = call(&router, "POST", "/v1/flows/a/suspend", "").await;
+    assert_eq!((status, &problem["code"]), (409, &"stopped_by_force".into()), "{problem}");
+    let (status, reached) = call(&router, "POST", "/v1/flows/a/suspend", r#"{"force": true}"#).await;
+    assert_eq!((status, &reached["state"]), (200, &"suspended".into()), "{reached}");
+}
+
+#[tokio::test]
 async fn without_a_quorum_writes_are_refused_and_reads_go_on() {
     let (door, router) = bench();
     applied(&router, &["a"]).await;

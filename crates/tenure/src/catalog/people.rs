@@ -145,7 +145,8 @@ pub fn changed(id: &FlowId, seen: Seen<'_>, change: &Change, now: Revision) -> R
         Change::Move { to } => Ok(Some(Flow { wish: Some(to.clone()), ..there.clone() })),
         Change::Forget { force } if there.forget => Ok(stopped(seen, Desired::Terminated, *force)),
         Change::Forget { force } => {
-            let force = *force || is_being_forced(seen);
+            // When it answers, the record is gone, and with it what was forced: nobody else's force counts.
+            let force = *force;
             Ok(Some(Flow { desired: Desired::Terminated, forget: true, force, wish: None, ..there.clone() }))
         }
     }
@@ -288,7 +289,7 @@ mod tests {
         assert!(forced.force);
         assert_eq!(change(&forced, &Change::Suspend { force: false }), Ok(None), "it was said already");
         assert!(change(&forced, &Change::Terminate { force: false }).unwrap().unwrap().force);
-        assert!(change(&forced, &Change::Forget { force: false }).unwrap().unwrap().force);
+        assert!(!change(&forced, &Change::Forget { force: false }).unwrap().unwrap().force);
         assert!(!change(&forced, &Change::Resume).unwrap().unwrap().force);
     }
 
