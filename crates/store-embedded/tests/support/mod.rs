@@ -99,7 +99,7 @@ impl Transport for Wire {
             let inner = Tcp.connect(addr, purpose).await?;
             let ends = (self.home.clone(), addr.to_owned());
             let network = self.network.clone();
-            Ok(Box::new(Cuttable { inner, network, ends, purpose, severed: false, doomed: false }) as Box<dyn Stream>)
+            Ok(Box::new(Cuttable { inner, network, ends, purpose, severed: false, doomed: None }) as Box<dyn Stream>)
         })
     }
 
@@ -115,9 +115,13 @@ struct Cuttable {
     ends: (String, String),
     purpose: Purpose,
     severed: bool,
-    /// The next answer on it is lost.
-    doomed: bool,
+    /// Every answer on it is lost, and then it breaks.
+    doomed: Option<tokio::time::Instant>,
 }
+
+/// How long the requests on a doomed connection have to be carried out. Other answers than the one that
+/// is to be lost may come first; to break it then would lose the request, too.
+const DOOM: Duration = Duration::from_secs(1);
 
 impl Cuttable {
     fn is_severed(&mut self) -> bool {
@@ -147,9 +151,17 @@ impl AsyncRead for Cuttable {
             }
             return Poll::Pending;
         }
-        if self.doomed && polled.is_ready() {
+        if let Some(until) = self.doomed {
             buf.clear();
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            if tokio::time::Instant::now() >= until {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            let waker = cx.waker().clone();
+            tokio::spawn(async move {
+                tokio::time::sleep_until(until).await;
+                waker.wake();
+            });
+            return Poll::Pending;
         }
         polled
     }
@@ -161,7 +173,7 @@ impl AsyncWrite for Cuttable {
             return Poll::Ready(Ok(bytes.len()));
         }
         if self.carries_a_commit(bytes) && self.network.faults(|faults| std::mem::take(&mut faults.lose_answer)) {
-            self.doomed = true;
+            self.doomed = Some(tokio::time::Instant::now() + DOOM);
         }
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
