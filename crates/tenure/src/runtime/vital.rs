@@ -3,13 +3,11 @@
 //! A node whose session is kept by one task while another has died would hold flows that nobody
 //! looks after. It is better gone: its session ends, and others take over.
 
-use std::{
-    future::Future,
-    process, thread,
-    time::{Duration, Instant},
-};
+use std::{future::Future, process, thread, time::Duration};
 
 use futures_util::FutureExt as _;
+
+use super::clock;
 
 /// How long the reason may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -29,8 +27,8 @@ pub fn end(why: &str) -> ! {
     let message = format!("{why}; this node cannot go on and ends at once, so that others take over");
     // The log's own thread would not get to it any more; and nobody may be reading standard error.
     let saying = thread::spawn(move || eprintln!("tenure: {message}"));
-    let asked = Instant::now();
-    while !saying.is_finished() && asked.elapsed() < LAST_WORDS {
+    let asked = clock::now();
+    while !saying.is_finished() && clock::now().since(asked) < LAST_WORDS {
         thread::sleep(Duration::from_millis(5));
     }
     process::abort();
