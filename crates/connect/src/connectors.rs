@@ -16,8 +16,8 @@ use tenure_core::{
 use crate::{
     gauge::Gauge,
     pipeline::{self, OnPhase, Parts},
-    sink::{ClaimError, FlowSink, opening::Opening},
-    source::{Opener, exec::ExecList, opener::Sources},
+    sink::{ClaimError, FlowSink},
+    source::Opener,
     stop::StopSignal,
     world::World,
 };
@@ -26,8 +26,8 @@ use crate::{
 pub struct Setup {
     /// The clock.
     pub world: Arc<dyn World>,
-    /// The commands that the operator listed.
-    pub exec: ExecList,
+    /// Who opens sources.
+    pub opener: Arc<dyn Opener>,
     /// Where sinks come from.
     pub sinks: Arc<dyn SinkRack>,
 }
@@ -35,12 +35,12 @@ pub struct Setup {
 /// Where a flow's sink comes from: the real ones, or a model's.
 pub trait SinkRack: Send + Sync {
     /// The flow's door to its sink. Nothing is connected yet, but files may be read (secrets,
-    /// certificates): not to be called where others wait. [`Connectors`] calls it on threads that
-    /// may block.
+    /// certificates); not on the thread that awaits it, because others wait there. The call itself
+    /// does nothing; all work is the future's.
     ///
     /// # Errors
     /// A secret that is not set, or an address that cannot be read.
-    fn open(&self, spec: &Spec) -> Result<Arc<dyn FlowSink>, Reason>;
+    fn open(&self, spec: Arc<Spec>) -> BoxFuture<'static, Result<Arc<dyn FlowSink>, Reason>>;
 
     /// The fences of those flows, one statement per sink. A flow whose sink has no row has `None`.
     /// The call itself does nothing; all work is the future's.
@@ -56,14 +56,12 @@ pub struct Connectors {
     world: Arc<dyn World>,
     opener: Arc<dyn Opener>,
     sinks: Arc<dyn SinkRack>,
-    opening: Opening,
 }
 
 impl Connectors {
-    /// The connectors of this build.
+    /// The connectors that the setup names.
     pub fn new(setup: Setup) -> Connectors {
-        let opener = Arc::new(Sources::new(setup.exec));
-        Connectors { world: setup.world, opener, sinks: setup.sinks, opening: Opening::default() }
+        Connectors { world: setup.world, opener: setup.opener, sinks: setup.sinks }
     }
 
     /// One attempt's whole life: claim, open, read and write until it ends. Nothing outlives the
@@ -78,17 +76,11 @@ impl Connectors {
     ) -> BoxFuture<'static, Exit> {
         let (opener, world) = (self.opener.clone(), self.world.clone());
         // Not an async block: it would keep all this once more while the flow runs.
-        let flow = self.open(&spec).then(move |sink| match sink {
+        let flow = self.sinks.open(Arc::clone(&spec)).then(move |sink| match sink {
             Ok(sink) => Either::Left(pipeline::run(Parts { grant, spec, sink, opener, world, stop, gauge, on_phase })),
             Err(reason) => Either::Right(ready(Exit::Failed(reason))),
         });
         Box::pin(flow)
-    }
-
-    /// The flow's sink, opened on a thread that may block once the future is awaited.
-    fn open(&self, spec: &Arc<Spec>) -> impl Future<Output = Result<Arc<dyn FlowSink>, Reason>> + Send + use<> {
-        let (sinks, spec) = (Arc::clone(&self.sinks), Arc::clone(spec));
-        self.opening.clone().elsewhere(move || sinks.open(&spec))
     }
 
     /// Raises the flow's fence to the grant's token and runs nothing: afterwards no write of any
@@ -97,7 +89,7 @@ impl Connectors {
     /// # Errors
     /// See [`ClaimError`].
     pub fn close(&self, grant: Grant, spec: Arc<Spec>) -> BoxFuture<'static, Result<(), ClaimError>> {
-        let sink = self.open(&spec);
+        let sink = self.sinks.open(spec);
         Box::pin(async move {
             let sink = sink.await.map_err(ClaimError::Failed)?;
             sink.fence(&grant).await

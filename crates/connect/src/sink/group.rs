@@ -27,20 +27,22 @@ use crate::world::World;
 /// What a writer gets. At most one [`Order::Do`] is under way per writer, so its queue is as
 /// short as that.
 #[derive(Debug)]
-pub(super) enum Order<P> {
+pub enum Order<P> {
+    /// Do this, and answer.
     Do(BatchId, Work<P>),
+    /// End it as soon as possible, answer or not.
     Cut(BatchId),
 }
 
 /// Takes orders to one writer, without waiting.
-pub(super) type ToWriter<P> = Box<dyn Fn(Order<P>) + Send + Sync>;
+pub type ToWriter<P> = Box<dyn Fn(Order<P>) + Send + Sync>;
 
 /// Where writers answer; works from any thread.
-pub(super) type Answers = mpsc::UnboundedSender<(BatchId, Answer)>;
+pub type Answers = mpsc::UnboundedSender<(BatchId, Answer)>;
 
 /// The doors' side. A flow has at most one write under way, so the queue behind it is never longer
 /// than the number of flows.
-pub(super) struct Group<P> {
+pub struct Group<P> {
     wishes: mpsc::UnboundedSender<Wish<P>>,
     tickets: AtomicU64,
 }
@@ -69,21 +71,22 @@ impl<P> Drop for Waiting<'_, P> {
 }
 
 impl<P: Load> Group<P> {
-    /// Starts the task. Must be called within a tokio runtime.
-    pub(super) fn start(
+    /// Starts the task. The dice make the nonces: they must differ in every process.
+    pub fn start(
         world: Arc<dyn World>,
+        dice: Dice,
         writers: Vec<ToWriter<P>>,
         answers: mpsc::UnboundedReceiver<(BatchId, Answer)>,
     ) -> Group<P> {
         let (wishes, incoming) = mpsc::unbounded_channel();
-        let machine = Committer::new(writers.len(), dice());
-        let shell = Shell { machine, world, writers, waiting: HashMap::new() };
-        tokio::spawn(shell.run(incoming, answers));
+        let machine = Committer::new(writers.len(), dice);
+        let shell = Shell { machine, world: Arc::clone(&world), writers, waiting: HashMap::new() };
+        world.spawn(Box::pin(shell.run(incoming, answers)));
         Group { wishes, tickets: AtomicU64::new(0) }
     }
 
     /// Hands one flow's batch in and waits for what became of it.
-    pub(super) async fn write(&self, permit: Permit<'_>, seq: u64, target: Target, load: P) -> Written {
+    pub async fn write(&self, permit: Permit<'_>, seq: u64, target: Target, load: P) -> Written {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let grant = permit.grant;
         let submission = Submission {
@@ -109,11 +112,6 @@ impl<P: Load> Group<P> {
 
 fn gone() -> Written {
     Written::Failed(Reason::new(Code::SinkUnreachable, "the sink's task has ended; the next start opens it anew"))
-}
-
-/// Nonces must differ between processes. Without the system's dice nothing here would start.
-fn dice() -> Dice {
-    Dice::from_seed(getrandom::u64().expect("the operating system gives random bits"))
 }
 
 struct Shell<P> {

@@ -90,6 +90,17 @@ impl Sinks {
     }
 }
 
+impl Sinks {
+    /// The flow's door to its sink, as [`SinkRack::open`] gives it, on the caller's own thread: not to
+    /// be called where others wait.
+    ///
+    /// # Errors
+    /// A secret that is not set, or an address that cannot be read.
+    pub fn door(&self, spec: &Spec) -> Result<Arc<dyn FlowSink>, Reason> {
+        self.0.door(spec)
+    }
+}
+
 impl Rack {
     fn opened(&self) -> MutexGuard<'_, Open> {
         // A panic while the lock was held cannot have left a map of weak pointers half done.
@@ -152,6 +163,19 @@ impl Rack {
         })
     }
 
+    /// Reads files: not to be called where others wait.
+    fn door(&self, spec: &Spec) -> Result<Arc<dyn FlowSink>, Reason> {
+        let _within = self.runtime.enter();
+        Ok(match &spec.sink {
+            Sink::Sqlite(sqlite) => Arc::new(self.sqlite(&sqlite.path)?.door(sqlite)),
+            Sink::Stdout(_) => Arc::new(self.stdout().door()),
+            Sink::Postgres(postgres) => {
+                let hub = self.postgres(postgres).map_err(|reason| Place(&spec.sink).blamed(&reason))?;
+                Arc::new(hub.door(postgres))
+            }
+        })
+    }
+
     fn hub(&self, sink: &Sink) -> Result<Arc<dyn Hub>, Reason> {
         let _within = self.runtime.enter();
         Ok(match sink {
@@ -185,17 +209,9 @@ impl Rack {
 }
 
 impl SinkRack for Sinks {
-    fn open(&self, spec: &Spec) -> Result<Arc<dyn FlowSink>, Reason> {
-        let rack = &self.0;
-        let _within = rack.runtime.enter();
-        Ok(match &spec.sink {
-            Sink::Sqlite(sqlite) => Arc::new(rack.sqlite(&sqlite.path)?.door(sqlite)),
-            Sink::Stdout(_) => Arc::new(rack.stdout().door()),
-            Sink::Postgres(postgres) => {
-                let hub = rack.postgres(postgres).map_err(|reason| Place(&spec.sink).blamed(&reason))?;
-                Arc::new(hub.door(postgres))
-            }
-        })
+    fn open(&self, spec: Arc<Spec>) -> BoxFuture<'static, Result<Arc<dyn FlowSink>, Reason>> {
+        let rack = Arc::clone(&self.0);
+        Box::pin(self.0.opening.clone().elsewhere(move || rack.door(&spec)))
     }
 
     /// A sink that does not answer leaves its own flows without a word and no others. Where a hub
@@ -250,6 +266,32 @@ mod tests {
         fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
             Box::pin(std::future::pending())
         }
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(tokio::spawn(task));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sink_is_not_opened_on_the_thread_that_awaits_it() {
+        let home = tempfile::tempdir().unwrap();
+        let disk = home.path().join("secret");
+        assert!(std::process::Command::new("mkfifo").arg(&disk).status().unwrap().success());
+        let sinks = Sinks::new("tenure/test/1", Arc::new(Patient));
+        let opening = tokio::spawn(sinks.open(spec_with_secret(&disk)));
+        // The one thread of this runtime goes on while the disk does not answer.
+        tokio::task::yield_now().await;
+        assert!(!opening.is_finished());
+        std::fs::write(&disk, "postgres://nobody@127.0.0.1:1/none").unwrap();
+        assert!(opening.await.unwrap().is_ok());
+    }
+
+    fn spec_with_secret(secret: &std::path::Path) -> Arc<Spec> {
+        let text = format!(
+            r#"{{"id": "f", "source": {{"tcp": {{"address": "x:1"}}}}, "codec": {{"ndjson": {{}}}},
+                 "sink": {{"postgres": {{"url": {{"file": "{}"}}, "table": "t", "columns": {{"seq": "/seq"}}}}}}}}"#,
+            secret.display()
+        );
+        Arc::new(serde_json::from_str::<Document>(&text).unwrap().check().unwrap())
     }
 
     #[tokio::test]
@@ -257,16 +299,11 @@ mod tests {
         let secret = tempfile::NamedTempFile::new().unwrap();
         // Nobody listens at port 1.
         std::fs::write(secret.path(), "postgres://nobody@127.0.0.1:1/none").unwrap();
-        let text = format!(
-            r#"{{"id": "f", "source": {{"tcp": {{"address": "x:1"}}}}, "codec": {{"ndjson": {{}}}},
-                 "sink": {{"postgres": {{"url": {{"file": "{}"}}, "table": "t", "columns": {{"seq": "/seq"}}}}}}}}"#,
-            secret.path().display()
-        );
-        let spec = Arc::new(serde_json::from_str::<Document>(&text).unwrap().check().unwrap());
+        let spec = spec_with_secret(secret.path());
         let sinks = Sinks::new("tenure/test/1", Arc::new(Patient));
         let flow = FlowId::new("f").unwrap();
         let told = async || sinks.look(vec![(flow.clone(), Arc::clone(&spec))]).await.remove(&flow).unwrap();
-        let door = sinks.open(&spec).unwrap();
+        let door = sinks.open(Arc::clone(&spec)).await.unwrap();
         drop(secret);
         assert_eq!(told().await.unwrap_err().code, Code::SinkUnreachable);
         drop(door);

@@ -2,7 +2,7 @@
 
 mod aside;
 pub mod committer;
-mod group;
+pub mod group;
 pub mod hubs;
 pub(crate) mod opening;
 pub mod place;
@@ -18,10 +18,16 @@ use tenure_core::{
     flow::Reason,
     grant::{Grant, Permit},
     id::FlowId,
+    moment::Dice,
     token::Token,
 };
 
 use crate::record::{Batch, Position};
+
+/// Dice for a hub's nonces. Without the system's dice nothing here would start.
+fn nonces() -> Dice {
+    Dice::from_seed(getrandom::u64().expect("the operating system gives random bits"))
+}
 
 /// What a successful claim tells: from where to go on. This, and nothing else, is where a
 /// resume position comes from.

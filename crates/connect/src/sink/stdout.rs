@@ -217,6 +217,9 @@ mod tests {
         fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
             Box::pin(tokio::time::sleep(span))
         }
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(tokio::spawn(task));
+        }
     }
 
     fn passing() -> Arc<dyn World> {
@@ -270,6 +273,9 @@ mod tests {
             self.session.set(self.session.get().after(span));
             self.now.fetch_add(span.as_millis() as u64, Ordering::AcqRel);
             Box::pin(std::future::ready(()))
+        }
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(tokio::spawn(task));
         }
     }
 

@@ -5,13 +5,13 @@ use std::{
     sync::{Arc, Mutex, atomic::Ordering},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use tenure_connect::{
     connectors::{Connectors, Looked, Setup, SinkRack},
     gauge::{Gauge, Phase},
     pipeline::BATCH_BYTES,
     sink::{ClaimError, FlowSink},
-    source::exec::ExecList,
+    source::{exec::ExecList, opener::Sources},
     stop::{Stop, StopSignal},
 };
 use tenure_core::{
@@ -35,16 +35,17 @@ use crate::{
 struct OneModel(ModelSink);
 
 impl SinkRack for OneModel {
-    fn open(&self, spec: &Spec) -> Result<Arc<dyn FlowSink>, Reason> {
-        if spec.labels.contains_key("no_secret") {
-            return Err(Reason::new(Code::SecretMissing, "PG_URL is not set on this node"));
-        }
-        Ok(Arc::new(self.0.clone()))
+    fn open(&self, spec: Arc<Spec>) -> BoxFuture<'static, Result<Arc<dyn FlowSink>, Reason>> {
+        Box::pin(ready(if spec.labels.contains_key("no_secret") {
+            Err(Reason::new(Code::SecretMissing, "PG_URL is not set on this node"))
+        } else {
+            Ok(Arc::new(self.0.clone()) as Arc<dyn FlowSink>)
+        }))
     }
 
     fn look(&self, flows: Vec<(FlowId, Arc<Spec>)>) -> BoxFuture<'static, Looked> {
         let seen: BTreeMap<_, _> = flows.into_iter().map(|(flow, _)| (flow, Ok(None))).collect();
-        Box::pin(std::future::ready(seen))
+        Box::pin(ready(seen))
     }
 }
 
@@ -61,7 +62,7 @@ fn connectors(sink: &ModelSink) -> Connectors {
 }
 
 fn connectors_to(sinks: Arc<dyn SinkRack>) -> Connectors {
-    Connectors::new(Setup { world: world(), exec: ExecList::default(), sinks })
+    Connectors::new(Setup { world: world(), opener: Arc::new(Sources::new(ExecList::default())), sinks })
 }
 
 fn start(spec: Arc<Spec>) -> Attempt {
@@ -197,33 +198,4 @@ async fn closing_asks_for_the_fence_alone() {
     let connectors = connectors(&ModelSink::new(log.clone()));
     connectors.close(grant(RideThrough, 1), flow("x:1", "{}")).await.unwrap();
     assert_eq!(log.take(), [format!("fence {}", Token::first(1, 1))]);
-}
-
-/// A rack whose files are on a disk that does not answer, until it is told.
-struct Stuck(Mutex<Option<std::sync::mpsc::Receiver<()>>>, ModelSink);
-
-impl SinkRack for Stuck {
-    fn open(&self, _: &Spec) -> Result<Arc<dyn FlowSink>, Reason> {
-        let answers = self.0.lock().unwrap().take();
-        answers.expect("opened once").recv().unwrap();
-        Ok(Arc::new(self.1.clone()))
-    }
-
-    fn look(&self, _: Vec<(FlowId, Arc<Spec>)>) -> BoxFuture<'static, Looked> {
-        panic!("looked before anybody awaited it")
-    }
-}
-
-#[tokio::test]
-async fn nothing_is_opened_before_or_on_the_thread_that_awaits_it() {
-    let (answer, answers) = std::sync::mpsc::channel();
-    let sink = ModelSink::new(Log::default());
-    let connectors = connectors_to(Arc::new(Stuck(Mutex::new(Some(answers)), sink)));
-    let flow = flow("x:1", "{}");
-    drop(connectors.look(vec![(FlowId::new("f").unwrap(), flow.clone())]));
-    let closing = tokio::spawn(connectors.close(grant(RideThrough, 1), flow));
-    // The one thread of this runtime goes on while the disk does not answer.
-    tokio::task::yield_now().await;
-    answer.send(()).unwrap();
-    assert_eq!(closing.await.unwrap(), Ok(()));
 }

@@ -54,6 +54,10 @@ impl World for Clock {
         self.1.lock().unwrap().push((self.now().after(span).0, sleeper));
         Box::pin(async move { drop(over.await) })
     }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        drop(tokio::spawn(task));
+    }
 }
 
 /// One thing that a scripted feed does.

@@ -14,7 +14,7 @@ use tenure_connect::{
     connectors::{Connectors, Setup},
     gauge::Gauge,
     sink::hubs::Sinks,
-    source::exec::ExecList,
+    source::{exec::ExecList, opener::Sources},
     stop::{Stop, StopSignal},
     world::World,
 };
@@ -94,7 +94,13 @@ struct Attempt {
 impl Node {
     fn new(name: &str) -> Node {
         let sinks = Arc::new(Sinks::new(&format!("tenure/{name}/00000001"), world()));
-        Node { connectors: Connectors::new(Setup { world: world(), exec: ExecList::default(), sinks }) }
+        Node {
+            connectors: Connectors::new(Setup {
+                world: world(),
+                opener: Arc::new(Sources::new(ExecList::default())),
+                sinks,
+            }),
+        }
     }
 
     fn start(&self, spec: &Arc<Spec>, grant: Grant) -> Attempt {

@@ -69,7 +69,7 @@ pub(crate) fn claimed(seq: u64, position: Option<&str>) -> Result<Claimed, Claim
 }
 
 pub(crate) fn open(sinks: &Sinks, spec: &Spec) -> Arc<dyn FlowSink> {
-    sinks.open(spec).unwrap()
+    sinks.door(spec).unwrap()
 }
 
 /// Where flows write into a table `t`.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::json;
 use tenure_connect::{
-    connectors::SinkRack,
     record::{Batch, Cell, Row},
     sink::{ClaimError, Written},
 };
@@ -266,7 +265,7 @@ async fn nodes_that_start_together_do_not_trip_over_each_others_tables() {
 #[tokio::test]
 async fn a_secret_that_is_missing_is_named() {
     let sink = json!({"postgres": {"url": {"env": "TENURE_TEST_NO_SUCH"}, "table": "t"}});
-    let Err(reason) = sinks("a/1").open(&spec("f", sink)) else { panic!() };
+    let Err(reason) = sinks("a/1").door(&spec("f", sink)) else { panic!() };
     assert_eq!(reason.code, Code::SecretMissing);
     assert!(reason.detail.starts_with("postgres table t (url: TENURE_TEST_NO_SUCH): "), "{reason}");
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tenure_connect::{
-    connectors::SinkRack,
     record::{Batch, Cell},
     sink::{ClaimError, FlowSink, Written, hubs::Sinks},
     world::World,
@@ -118,7 +117,7 @@ async fn a_table_without_the_column_is_told_at_the_claim() {
 #[tokio::test]
 async fn a_directory_that_is_missing_is_named() {
     let spec = spec("f", json!({"sqlite": {"path": "/nowhere/at/all/x.db", "table": "t"}}));
-    let Err(reason) = sinks("a").open(&spec) else { panic!() };
+    let Err(reason) = sinks("a").door(&spec) else { panic!() };
     assert!(reason.detail.contains("/nowhere/at/all/x.db"), "{reason}");
 }
 

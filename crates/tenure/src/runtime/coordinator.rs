@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use tenure_connect::world::World;
 use tenure_core::{
     coordinator::{Coordinator, Effect, Input, Post, Settings},
     id::NodeName,
@@ -12,13 +13,14 @@ use tenure_core::{
     session::Standing,
 };
 use tenure_store::{Committed, Store, Txn};
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
-use super::{clock, node::NodeHandle, sight::View, vital};
+use super::{
+    node::NodeHandle,
+    sight::View,
+    vital::{self, Process},
+};
 use crate::catalog::plans;
 
 /// A commit without an answer for this long is unknown.
@@ -32,6 +34,7 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 /// A running coordinator (in office or not), from outside.
 #[derive(Clone)]
 pub struct CoordinatorHandle {
+    world: Arc<dyn Process>,
     inputs: mpsc::UnboundedSender<Input>,
     post: watch::Receiver<Post>,
 }
@@ -41,7 +44,8 @@ impl CoordinatorHandle {
     pub async fn resign(&self) {
         drop(self.inputs.send(Input::Resign));
         let mut post = self.post.clone();
-        drop(timeout(COMMIT_PATIENCE, post.wait_for(|post| *post == Post::Retired)).await);
+        let retired = post.wait_for(|post| *post == Post::Retired);
+        drop((&*self.world as &dyn World).within(COMMIT_PATIENCE, retired).await);
     }
 
     /// What it is now.
@@ -50,8 +54,9 @@ impl CoordinatorHandle {
     }
 }
 
-/// Starts it on the current runtime. `told` is what the view's watch says.
+/// Starts it. `told` is what the view's watch says.
 pub fn start(
+    world: Arc<dyn Process>,
     me: NodeName,
     settings: Settings,
     store: Arc<dyn Store>,
@@ -62,6 +67,7 @@ pub fn start(
     let (inputs, inputs_in) = mpsc::unbounded_channel();
     let (post_out, post) = watch::channel(Post::Standby);
     let shell = Shell {
+        world: Arc::clone(&world),
         policy: settings.policy.clone(),
         machine: Coordinator::new(me.clone(), settings),
         me,
@@ -72,11 +78,12 @@ pub fn start(
         post: post_out,
         said: tenure_core::moment::Moment(0),
     };
-    vital::spawn("the coordinator's loop", shell.run(inputs_in, told));
-    CoordinatorHandle { inputs, post }
+    vital::spawn(&world, "the coordinator's loop", shell.run(inputs_in, told));
+    CoordinatorHandle { world, inputs, post }
 }
 
 struct Shell {
+    world: Arc<dyn Process>,
     machine: Coordinator,
     policy: Policy,
     me: NodeName,
@@ -96,7 +103,8 @@ impl Shell {
     ) {
         let mut status = self.node.status();
         loop {
-            let wake = self.machine.wake_at().map_or(TICK_MAX, |at| at.since(clock::now())).clamp(TICK_MIN, TICK_MAX);
+            let wake =
+                self.machine.wake_at().map_or(TICK_MAX, |at| at.since(self.world.now())).clamp(TICK_MIN, TICK_MAX);
             let input = tokio::select! {
                 biased;
                 changed = status.changed() => match changed {
@@ -110,7 +118,7 @@ impl Shell {
                     }
                     None
                 }
-                () = tokio::time::sleep(wake) => None,
+                () = self.world.sleep(wake) => None,
             };
             let now = *status.borrow_and_update();
             let session = now.session.filter(|_| now.standing == Standing::Live);
@@ -123,7 +131,7 @@ impl Shell {
     }
 
     fn step(&mut self, input: Input) {
-        for effect in self.machine.step(clock::now(), input) {
+        for effect in self.machine.step(self.world.now(), input) {
             self.perform(effect);
         }
     }
@@ -160,13 +168,12 @@ impl Shell {
     /// Makes these commits in order, as long as each of them happens; the last answer counts.
     fn commit(&self, txns: Vec<Txn>, then: impl FnOnce(Committed) -> Option<Input> + Send + 'static) {
         let (store, answers) = (Arc::clone(&self.store), self.answers.clone());
-        tokio::spawn(async move {
+        let world: Arc<dyn World> = self.world.clone();
+        self.world.spawn(Box::pin(async move {
             let mut last = Committed::Unknown("there was nothing to commit".to_owned());
             for txn in txns {
-                last = match timeout(COMMIT_PATIENCE, store.commit(txn)).await {
-                    Ok(committed) => committed,
-                    Err(_) => Committed::Unknown("no answer in time".to_owned()),
-                };
+                let answered = world.within(COMMIT_PATIENCE, store.commit(txn)).await;
+                last = answered.unwrap_or_else(|| Committed::Unknown("no answer in time".to_owned()));
                 if !matches!(last, Committed::Done(_)) {
                     debug!(committed = %last, "a coordinator's commit");
                     break;
@@ -175,7 +182,7 @@ impl Shell {
             if let Some(input) = then(last) {
                 drop(answers.send(input));
             }
-        });
+        }));
     }
 
     fn show(&mut self) {
@@ -187,7 +194,7 @@ impl Shell {
             info!(%post, "coordinator");
             self.post.send_replace(post);
         }
-        let now = clock::now();
+        let now = self.world.now();
         if now >= self.said.after(SAY_EVERY) {
             self.said = now;
             self.say_what_has_no_place();

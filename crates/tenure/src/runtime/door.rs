@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use prometheus_client::registry::Registry;
+use tenure_connect::world::World;
 use tenure_core::{
     flow::Spec,
     id::{FlowId, NodeName, Revision},
@@ -14,9 +15,9 @@ use tenure_core::{
     session::Standing,
 };
 use tenure_store::{Committed, Store, TXN_BYTES_MAX, Txn};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
-use super::{clock, engine::Engine, node::NodeHandle, preview, sight::View};
+use super::{engine::Engine, node::NodeHandle, preview, sight::View};
 use crate::{
     api::door::{Change, Cluster, Door, Effect, Outcome, PlanSaid, Refusal, Sight},
     catalog::{core_revision, encode, join, keys, people, watching},
@@ -38,6 +39,8 @@ const REACH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A server's door.
 pub struct ServerDoor {
+    /// The clock.
+    pub world: Arc<dyn World>,
     /// The node's name.
     pub me: NodeName,
     /// The coordination store.
@@ -58,7 +61,7 @@ impl Door for ServerDoor {
     }
 
     fn now(&self) -> Moment {
-        clock::now()
+        self.world.now()
     }
 
     fn sight(&self) -> Box<dyn Sight + '_> {
@@ -253,11 +256,11 @@ impl ServerDoor {
 
     async fn read_flow(&self, id: &FlowId) -> Result<Option<Stored<Arc<Flow>>>, Refusal> {
         let key = keys::flow(id);
-        let read = timeout(COMMIT_PATIENCE, self.store.read(vec![key.clone()])).await;
+        let read = self.world.within(COMMIT_PATIENCE, self.store.read(vec![key.clone()])).await;
         let snapshot = match read {
-            Ok(Ok(snapshot)) => snapshot,
-            Ok(Err(unavailable)) => return Err(Refusal::Unavailable(unavailable.why)),
-            Err(_) => return Err(Refusal::Unavailable("the store did not answer".to_owned())),
+            Some(Ok(snapshot)) => snapshot,
+            Some(Err(unavailable)) => return Err(Refusal::Unavailable(unavailable.why)),
+            None => return Err(Refusal::Unavailable("the store did not answer".to_owned())),
         };
         // The prefix of one flow's key may be another's whole key.
         let Some(entry) = snapshot.entries.iter().find(|entry| entry.key == key) else { return Ok(None) };
@@ -267,12 +270,12 @@ impl ServerDoor {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Revision, Refusal> {
-        match timeout(COMMIT_PATIENCE, self.store.commit(txn)).await {
-            Ok(Committed::Done(at)) => Ok(core_revision(at)),
-            Ok(Committed::Refused(_)) => Err(Refusal::Raced),
-            Ok(Committed::Unavailable(unavailable)) => Err(Refusal::Unavailable(unavailable.why)),
-            Ok(Committed::Unknown(why)) => Err(Refusal::Unknown(why)),
-            Err(_) => Err(Refusal::Unknown("the store did not answer in time".to_owned())),
+        match self.world.within(COMMIT_PATIENCE, self.store.commit(txn)).await {
+            Some(Committed::Done(at)) => Ok(core_revision(at)),
+            Some(Committed::Refused(_)) => Err(Refusal::Raced),
+            Some(Committed::Unavailable(unavailable)) => Err(Refusal::Unavailable(unavailable.why)),
+            Some(Committed::Unknown(why)) => Err(Refusal::Unknown(why)),
+            None => Err(Refusal::Unknown("the store did not answer in time".to_owned())),
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tenure_connect::world::World;
 use tenure_core::{id::Revision, session::Hearing};
 use tenure_store::{Change, Key, Store, Watch};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 use tracing::warn;
 
-use super::{clock, inbox::note};
+use super::inbox::note;
 use crate::catalog::core_revision;
 
 /// How long a watch that could not be opened, or has ended, waits before the next try.
@@ -18,6 +19,7 @@ const DOUBT_EVERY: Duration = Duration::from_millis(250);
 /// See the module's head. Dropping it ends the watch.
 pub struct Ear {
     what: &'static str,
+    world: Arc<dyn World>,
     store: Arc<dyn Store>,
     prefixes: Vec<Key>,
     /// The latest revision that the node knows to be committed.
@@ -32,11 +34,12 @@ impl Ear {
     /// node's session prove to be committed: a watch that does not reach it soon is deaf.
     pub fn new(
         what: &'static str,
+        world: Arc<dyn World>,
         store: Arc<dyn Store>,
         prefixes: Vec<Key>,
         committed: watch::Receiver<Revision>,
     ) -> Ear {
-        Ear { what, store, prefixes, committed, watch: None, seen: None, hearing: Hearing::default() }
+        Ear { what, world, store, prefixes, committed, watch: None, seen: None, hearing: Hearing::default() }
     }
 
     /// The next changes. A watch that was opened again goes on where the former one was, or begins
@@ -44,7 +47,7 @@ impl Ear {
     pub async fn next(&mut self) -> Vec<Change> {
         loop {
             if let Some(batch) = self.listen().await {
-                self.hearing.stirs(clock::now());
+                self.hearing.stirs(self.world.now());
                 self.seen = batch.iter().fold(self.seen, note);
                 if let Some(at) = self.seen {
                     self.hearing.heard(core_revision(at));
@@ -59,23 +62,23 @@ impl Ear {
         let Some(watch) = &mut self.watch else {
             match self.store.watch(self.prefixes.clone(), self.seen).await {
                 Ok(watch) => self.watch = Some(watch),
-                Err(_) => tokio::time::sleep(REOPEN_AFTER).await,
+                Err(_) => self.world.sleep(REOPEN_AFTER).await,
             }
             return None;
         };
-        match timeout(DOUBT_EVERY, watch.next()).await {
-            Ok(Some(batch)) => return Some(batch),
-            Ok(None) => {
+        match self.world.within(DOUBT_EVERY, watch.next()).await {
+            Some(Some(batch)) => return Some(batch),
+            Some(None) => {
                 self.watch = None;
-                tokio::time::sleep(REOPEN_AFTER).await;
+                self.world.sleep(REOPEN_AFTER).await;
             }
-            Err(_) => self.doubt(),
+            None => self.doubt(),
         }
         None
     }
 
     fn doubt(&mut self) {
-        let now = clock::now();
+        let now = self.world.now();
         self.hearing.expect(now, *self.committed.borrow());
         if self.hearing.must_reopen(now) {
             warn!("the watch on {} is behind what the store has committed; opening it again", self.what);
@@ -88,8 +91,9 @@ impl Ear {
 mod tests {
     use tenure_core::session::DEAF_AFTER;
     use tenure_store::{Committed, Txn, memory::Memory};
+    use tokio::{runtime::Handle, time::timeout};
 
-    use super::*;
+    use super::{super::clock::RealWorld, *};
 
     async fn put(store: &Memory, key: &str) -> Revision {
         match store.commit(Txn::new().put(key, *b"x")).await {
@@ -102,7 +106,8 @@ mod tests {
     async fn a_deaf_watch_is_opened_again_once_something_is_known_to_be_committed() {
         let store = Arc::new(Memory::new());
         let (known, knows) = watch::channel(put(&store, "a/1").await);
-        let mut ear = Ear::new("the test", Arc::clone(&store) as Arc<dyn Store>, vec!["a/".into()], knows);
+        let world = Arc::new(RealWorld::on(Handle::current()));
+        let mut ear = Ear::new("the test", world, Arc::clone(&store) as Arc<dyn Store>, vec!["a/".into()], knows);
         let list = ear.next().await;
         assert!(matches!(list.first(), Some(Change::Begin)), "{list:?}");
 

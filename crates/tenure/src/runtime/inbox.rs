@@ -6,11 +6,14 @@ use tenure_core::{id::NodeName, node::Input};
 use tenure_store::{Change, LeaseId, Revision, Store};
 use tokio::sync::{mpsc, watch};
 
-use super::vital;
+use super::vital::{self, Process};
 use crate::catalog::{keys, watching::inbox_input};
 
 /// How long a watch that could not be opened waits before the next try.
 const REOPEN_AFTER: Duration = Duration::from_millis(200);
+
+/// How long one that has ended waits for the next.
+const NEXT_AFTER: Duration = Duration::from_millis(20);
 
 /// What the shell holds of the watch, and of the session's end.
 pub struct Handle {
@@ -29,13 +32,19 @@ impl Handle {
 }
 
 /// Watches the inbox of `node` for as long as the process lives.
-pub fn start(store: Arc<dyn Store>, node: &NodeName, to_node: mpsc::UnboundedSender<Input>) -> Handle {
+pub fn start(
+    world: &Arc<dyn Process>,
+    store: Arc<dyn Store>,
+    node: &NodeName,
+    to_node: mpsc::UnboundedSender<Input>,
+) -> Handle {
     let (reopen, reopened) = watch::channel(0);
-    vital::spawn("the inbox", run(store, node.clone(), to_node, reopened));
+    vital::spawn(world, "the inbox", run(Arc::clone(world), store, node.clone(), to_node, reopened));
     Handle { reopen, lease: watch::Sender::new(None), ended: watch::Sender::new(false) }
 }
 
 async fn run(
+    world: Arc<dyn Process>,
     store: Arc<dyn Store>,
     node: NodeName,
     to_node: mpsc::UnboundedSender<Input>,
@@ -45,11 +54,12 @@ async fn run(
     loop {
         reopened.mark_unchanged();
         let Ok(mut changes) = store.watch(vec![keys::inbox(&node)], seen).await else {
-            tokio::time::sleep(REOPEN_AFTER).await;
+            world.sleep(REOPEN_AFTER).await;
             continue;
         };
         loop {
             let batch = tokio::select! {
+                biased;
                 batch = changes.next() => batch,
                 // A closed channel means that the node has ended, and this task with it.
                 asked = reopened.changed() => if asked.is_err() { return } else { None },
@@ -64,7 +74,7 @@ async fn run(
                 }
             }
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        world.sleep(NEXT_AFTER).await;
     }
 }
 

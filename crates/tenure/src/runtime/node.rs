@@ -4,6 +4,7 @@ mod fences;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use tenure_connect::world::World;
 use tenure_core::{
     flow::{Reason, Spec, supervisor::Code},
     grant::{Grant, Validity},
@@ -14,19 +15,16 @@ use tenure_core::{
     token::Token,
 };
 use tenure_store::{Committed, LeaseId, Renewal, Store};
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    clock, inbox,
+    inbox,
     outbox::{self, Letter},
     pipelines::Pipelines,
     pulse::{Beat, Pulse, SILENCE_MAX},
     reporter::Reporter,
-    vital,
+    vital::{self, Process},
 };
 use crate::catalog::{core_revision, handover, sessions};
 
@@ -48,6 +46,8 @@ pub struct Status {
 
 /// What a node is made of.
 pub struct NodeParts {
+    /// The clock and the threads of the control path.
+    pub world: Arc<dyn Process>,
     /// Its name.
     pub name: NodeName,
     /// What it says of itself in the store.
@@ -100,20 +100,27 @@ impl NodeHandle {
     }
 }
 
-/// Starts the node on the current runtime.
+/// Starts the node.
 pub fn start(parts: NodeParts) -> NodeHandle {
+    let world = Arc::clone(&parts.world);
     let (status_out, status) = watch::channel(Status { session: None, standing: Standing::Lost, left: false });
     let (letters, letters_in) = mpsc::unbounded_channel();
     let answers = parts.to_node.clone();
-    let outbox = outbox::run(Arc::clone(&parts.store), letters_in, move |flow, revision, answer| {
-        drop(answers.send(Input::Committed(flow, revision, answer)));
-    });
-    vital::spawn("the outbox", outbox);
-    let inbox = inbox::start(Arc::clone(&parts.store), &parts.name, parts.to_node.clone());
+    let outbox = outbox::run(
+        Arc::clone(&world) as Arc<dyn World>,
+        Arc::clone(&parts.store),
+        letters_in,
+        move |flow, revision, answer| {
+            drop(answers.send(Input::Committed(flow, revision, answer)));
+        },
+    );
+    vital::spawn(&world, "the outbox", outbox);
+    let inbox = inbox::start(&world, Arc::clone(&parts.store), &parts.name, parts.to_node.clone());
     let (committed_out, committed) = watch::channel(Revision(0));
     let handle = NodeHandle { to_node: parts.to_node.clone(), status, lease: inbox.lease.subscribe(), committed };
-    let pulse = Pulse::start(|beat| parts.pipelines.spawn(beat));
+    let pulse = Pulse::start(parts.pipelines.data());
     let shell = Shell {
+        world: Arc::clone(&world),
         machine: NodeMachine::new(parts.setup),
         name: parts.name,
         record: parts.record,
@@ -131,11 +138,12 @@ pub fn start(parts: NodeParts) -> NodeHandle {
         status: status_out,
         committed: committed_out,
     };
-    vital::spawn("the node's loop", shell.run(parts.inputs));
+    vital::spawn(&world, "the node's loop", shell.run(parts.inputs));
     handle
 }
 
 struct Shell {
+    world: Arc<dyn Process>,
     machine: NodeMachine,
     name: NodeName,
     record: Node,
@@ -160,12 +168,12 @@ impl Shell {
         loop {
             let tick = if self.machine.is_starting() { TICK_STARTING } else { TICK };
             // Either inputs came or time passed; both are the same to what follows.
-            drop(timeout(tick, inputs.recv_many(&mut batch, INPUTS_AT_ONCE)).await);
+            let _either = self.world().within(tick, inputs.recv_many(&mut batch, INPUTS_AT_ONCE)).await;
             for input in batch.drain(..) {
                 self.step(input);
             }
             self.step(Input::Tick);
-            self.reporter.look(clock::now(), &self.machine, &self.pipelines, std::mem::take(&mut self.told));
+            self.reporter.look(self.world.now(), &self.machine, &self.pipelines, std::mem::take(&mut self.told));
             self.show();
         }
     }
@@ -176,7 +184,7 @@ impl Shell {
             Input::Renewed { committed, .. } => drop(self.committed.send_replace(*committed)),
             _ => (),
         }
-        for effect in self.machine.step(clock::now(), input) {
+        for effect in self.machine.step(self.world.now(), input) {
             if !matches!(effect, Effect::News(_) | Effect::Validity(_) | Effect::Renew(_)) {
                 debug!(%effect, "node");
             }
@@ -211,7 +219,7 @@ impl Shell {
             Effect::Validity(until) => self.validity.set(until),
             Effect::Start(flow, token, order, quiet) => self.start_flow(flow, token, &order, quiet),
             Effect::Halt { flow, token, flush, by } => self.pipelines.halt(flow, token, flush, by),
-            Effect::Abort(flow) => vital::end(&format!(
+            Effect::Abort(flow) => self.world.end(&format!(
                 "the pipeline of {flow} blocks its thread and does not end, and no other node may read that flow meanwhile"
             )),
             Effect::CloseFence(flow, token, order, quiet) => self.close_fence(flow, token, &order, quiet),
@@ -241,6 +249,10 @@ impl Shell {
         }
     }
 
+    fn world(&self) -> &dyn World {
+        &*self.world
+    }
+
     fn tell(&self, input: Input) {
         // The loop that reads it ends with the process only.
         drop(self.to_node.send(input));
@@ -253,7 +265,7 @@ impl Shell {
     // --- the session ---------------------------------------------------------------------------
 
     fn data_path_lives(&mut self) -> bool {
-        let beat = self.pulse.listen(clock::now());
+        let beat = self.pulse.listen(self.world.now());
         if beat == Beat::Stopped {
             error!(
                 "no thread of the data path has taken a turn for {} s, because pipelines block them: this node's session \
@@ -272,15 +284,16 @@ impl Shell {
             (Arc::clone(&self.store), self.name.clone(), self.record.clone(), self.timing.ttl);
         let (to_node, patience) = (self.to_node.clone(), self.timing.ttl);
         let lease_slot = self.inbox.lease.clone();
-        tokio::spawn(async move {
-            let sent = clock::now();
-            let opened = timeout(patience, sessions::open(&*store, &name, &record, ttl)).await;
+        let world: Arc<dyn World> = self.world.clone();
+        self.world.spawn(Box::pin(async move {
+            let sent = world.now();
+            let opened = world.within(patience, sessions::open(&*store, &name, &record, ttl)).await;
             let input = match opened {
-                Ok(sessions::Opened::Open { session, lease }) => {
+                Some(sessions::Opened::Open { session, lease }) => {
                     lease_slot.send_replace(Some(lease));
                     Input::SessionOpened { session, sent }
                 }
-                Ok(sessions::Opened::InUse { by }) => {
+                Some(sessions::Opened::InUse { by }) => {
                     error!(
                         node = %name, api = %by.api,
                         "another process holds this node's name; this one waits until that session has ended. \
@@ -288,14 +301,14 @@ impl Shell {
                     );
                     Input::SessionFailed
                 }
-                Ok(sessions::Opened::Unavailable(why)) => {
+                Some(sessions::Opened::Unavailable(why)) => {
                     debug!(why, "no session yet");
                     Input::SessionFailed
                 }
-                Err(_) => Input::SessionFailed,
+                None => Input::SessionFailed,
             };
             drop(to_node.send(input));
-        });
+        }));
     }
 
     fn renew(&mut self) {
@@ -305,47 +318,49 @@ impl Shell {
             return self.tell(Input::RenewFailed);
         }
         let (store, to_node, patience) = (Arc::clone(&self.store), self.to_node.clone(), self.timing.rpc_timeout);
-        tokio::spawn(async move {
-            let sent = clock::now();
-            let input = match timeout(patience, store.keep_alive(lease)).await {
-                Ok(Ok(Renewal::Alive { committed })) => Input::Renewed { sent, committed: core_revision(committed) },
-                Ok(Ok(Renewal::Gone)) => {
+        let world: Arc<dyn World> = self.world.clone();
+        self.world.spawn(Box::pin(async move {
+            let sent = world.now();
+            let input = match world.within(patience, store.keep_alive(lease)).await {
+                Some(Ok(Renewal::Alive { committed })) => Input::Renewed { sent, committed: core_revision(committed) },
+                Some(Ok(Renewal::Gone)) => {
                     warn!(
                         "the store says that this node's session has ended; its flows stop and a new session is opened"
                     );
                     Input::SessionGone
                 }
-                Ok(Err(_)) | Err(_) => Input::RenewFailed,
+                Some(Err(_)) | None => Input::RenewFailed,
             };
             drop(to_node.send(input));
-        });
+        }));
     }
 
     fn mark_leaving(&self, session: SessionId) {
         let (store, name, record) = (Arc::clone(&self.store), self.name.clone(), self.record.clone());
         let Some(lease) = *self.inbox.lease.borrow() else { return };
         let status = self.status.subscribe();
-        tokio::spawn(async move {
+        let world: Arc<dyn World> = self.world.clone();
+        self.world.spawn(Box::pin(async move {
             while status.borrow().session == Some(session) {
-                let marked =
-                    timeout(Duration::from_secs(3), sessions::mark_leaving(&*store, &name, session, &record, lease))
-                        .await;
-                if let Ok(Committed::Done(_) | Committed::Refused(_)) = marked {
+                let marking = sessions::mark_leaving(&*store, &name, session, &record, lease);
+                let marked = world.within(Duration::from_secs(3), marking).await;
+                if let Some(Committed::Done(_) | Committed::Refused(_)) = marked {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                world.sleep(Duration::from_millis(200)).await;
             }
-        });
+        }));
     }
 
     fn close_session(&self, session: Option<SessionId>) {
         let (store, ended) = (Arc::clone(&self.store), self.inbox.ended.clone());
         let lease = session.and(*self.inbox.lease.borrow());
-        tokio::spawn(async move {
+        let world: Arc<dyn World> = self.world.clone();
+        self.world.spawn(Box::pin(async move {
             if let Some(lease) = lease {
-                match timeout(Duration::from_secs(2), store.revoke(lease)).await {
-                    Ok(Committed::Done(_) | Committed::Refused(_)) => (),
-                    Ok(Committed::Unavailable(_) | Committed::Unknown(_)) | Err(_) => {
+                match world.within(Duration::from_secs(2), store.revoke(lease)).await {
+                    Some(Committed::Done(_) | Committed::Refused(_)) => (),
+                    Some(Committed::Unavailable(_) | Committed::Unknown(_)) | None => {
                         warn!(
                             "the store could not be told that this node's session has ended; it will run out by itself"
                         );
@@ -353,7 +368,7 @@ impl Shell {
                 }
             }
             ended.send_replace(true);
-        });
+        }));
     }
 
     // --- flows ---------------------------------------------------------------------------------

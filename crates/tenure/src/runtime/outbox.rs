@@ -7,12 +7,13 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use tenure_connect::world::World;
 use tenure_core::{
     id::{FlowId, Revision},
     node::Answer,
 };
 use tenure_store::{Committed, Guard, Key, Store, TXN_OPS_MAX, Txn};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::sync::mpsc;
 
 use crate::catalog::join;
 
@@ -36,6 +37,7 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Commits letters until every sender is gone; `answer` hears of each.
 pub async fn run(
+    world: Arc<dyn World>,
     store: Arc<dyn Store>,
     mut letters: mpsc::UnboundedReceiver<Letter>,
     answer: impl Fn(FlowId, Revision, Answer) + Clone,
@@ -55,7 +57,7 @@ pub async fn run(
         drop_superseded(&mut waiting);
         while !waiting.is_empty() && under_way.len() < COMMITS_MAX {
             let envelope = take_envelope(&mut waiting);
-            under_way.push(send(Arc::clone(&store), envelope, answer.clone()));
+            under_way.push(send(Arc::clone(&world), Arc::clone(&store), envelope, answer.clone()));
         }
         if letters.is_closed() && waiting.is_empty() && letters.is_empty() {
             while under_way.next().await.is_some() {}
@@ -87,9 +89,14 @@ fn take_envelope(waiting: &mut Vec<Letter>) -> Vec<Letter> {
     waiting.drain(..count).collect()
 }
 
-async fn send(store: Arc<dyn Store>, mut envelope: Vec<Letter>, answer: impl Fn(FlowId, Revision, Answer)) {
+async fn send(
+    world: Arc<dyn World>,
+    store: Arc<dyn Store>,
+    mut envelope: Vec<Letter>,
+    answer: impl Fn(FlowId, Revision, Answer),
+) {
     while !envelope.is_empty() {
-        let committed = commit(&*store, joined(&envelope)).await;
+        let committed = commit(&*world, &*store, joined(&envelope)).await;
         // Only those that stand on what failed are refused; nothing was written, so the rest go again.
         let rest = match &committed {
             Committed::Refused(guard) => {
@@ -112,11 +119,9 @@ fn joined(envelope: &[Letter]) -> Txn {
     all
 }
 
-async fn commit(store: &dyn Store, txn: Txn) -> Committed {
-    match timeout(COMMIT_PATIENCE, store.commit(txn)).await {
-        Ok(committed) => committed,
-        Err(_) => Committed::Unknown("no answer in time".to_owned()),
-    }
+async fn commit(world: &dyn World, store: &dyn Store, txn: Txn) -> Committed {
+    let answered = world.within(COMMIT_PATIENCE, store.commit(txn)).await;
+    answered.unwrap_or_else(|| Committed::Unknown("no answer in time".to_owned()))
 }
 
 fn judge(letter: &Letter, committed: &Committed) -> Answer {

@@ -2,14 +2,19 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, atomic::Ordering},
 };
 
+use futures_util::{
+    FutureExt as _,
+    future::{AbortHandle, Abortable, Aborted, BoxFuture},
+};
 use tenure_connect::{
     connectors::Connectors,
     gauge::{Gauge, Phase},
     stop::{Stop, StopSignal},
+    world::World,
 };
 use tenure_core::{
     flow::{Exit, Reason, Spec, supervisor::Code},
@@ -19,10 +24,10 @@ use tenure_core::{
     node::Input,
     token::Token,
 };
-use tokio::{runtime::Handle, sync::mpsc, task::AbortHandle};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{clock, meters::Meters};
+use super::meters::Meters;
 
 /// Tells the node what its pipelines do.
 pub type ToNode = mpsc::UnboundedSender<Input>;
@@ -63,16 +68,24 @@ struct Table {
 #[derive(Clone)]
 pub struct Pipelines {
     connectors: Connectors,
-    runtime: Handle,
+    control: Arc<dyn World>,
+    data: Arc<dyn World>,
     to_node: ToNode,
     meters: Meters,
     table: Arc<Mutex<Table>>,
 }
 
 impl Pipelines {
-    /// An empty table; pipelines will run on `runtime`.
-    pub fn new(connectors: Connectors, runtime: Handle, to_node: ToNode, meters: Meters) -> Pipelines {
-        Pipelines { connectors, runtime, to_node, meters, table: Arc::default() }
+    /// An empty table; pipelines will run on the threads of `data`, and are watched from those of
+    /// `control`: a busy data path must not hold its own end up.
+    pub fn new(
+        connectors: Connectors,
+        control: Arc<dyn World>,
+        data: Arc<dyn World>,
+        to_node: ToNode,
+        meters: Meters,
+    ) -> Pipelines {
+        Pipelines { connectors, control, data, to_node, meters, table: Arc::default() }
     }
 
     /// Starts one attempt. The node hears of its end exactly once, also if it panics or is aborted.
@@ -81,8 +94,8 @@ impl Pipelines {
         let (stop, gauge) = (StopSignal::default(), Arc::new(Gauge::default()));
         let body = self.connectors.run(grant, spec, stop.clone(), Arc::clone(&gauge), self.phase_hook(&flow, token));
         self.meters.starts.inc();
-        let task = self.runtime.spawn(body);
-        let running = Running { token, stop, gauge, abort: task.abort_handle() };
+        let (abort, aborted) = AbortHandle::new_pair();
+        let running = Running { token, stop, gauge, abort };
         {
             let mut table = self.table();
             // One that was left behind, because it blocks its thread.
@@ -91,18 +104,20 @@ impl Pipelines {
             }
         }
         let this = self.clone();
-        self.runtime.spawn(async move {
-            let exit = match task.await {
-                Ok(exit) => exit,
-                Err(error) if error.is_panic() => {
-                    let said = panic_text(error.into_panic());
+        self.data.spawn(Box::pin(async move {
+            // Nothing of the attempt is left when the node hears of its end.
+            let ended = Abortable::new(AssertUnwindSafe(body).catch_unwind(), aborted).await;
+            let exit = match ended {
+                Ok(Ok(exit)) => exit,
+                Ok(Err(panic)) => {
+                    let said = panic_text(panic);
                     warn!(%flow, %token, said, "a pipeline panicked; the flow will be started again");
                     Exit::Failed(Reason::new(Code::Panicked, format!("the pipeline panicked: {said}")))
                 }
-                Err(_aborted) => Exit::Stopped,
+                Err(Aborted) => Exit::Stopped,
             };
             this.ended(flow, token, exit);
-        });
+        }));
     }
 
     /// Tells an attempt to end, and aborts it at `by` if it has not.
@@ -113,11 +128,11 @@ impl Pipelines {
         };
         running.stop.raise(if flush { Stop::Flush } else { Stop::Drop });
         let abort = running.abort.clone();
-        // On the control threads: a busy data path must not hold its own end up.
-        tokio::spawn(async move {
-            tokio::time::sleep(by.since(clock::now())).await;
+        let over = self.control.sleep(by.since(self.control.now()));
+        self.control.spawn(Box::pin(async move {
+            over.await;
             abort.abort();
-        });
+        }));
     }
 
     /// The gauge of a flow's current attempt.
@@ -134,8 +149,13 @@ impl Pipelines {
     }
 
     /// Runs something of the data path on its threads, away from the node's own loop.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(work);
+    pub fn spawn(&self, work: BoxFuture<'static, ()>) {
+        self.data.spawn(work);
+    }
+
+    /// The threads that pipelines run on.
+    pub fn data(&self) -> &Arc<dyn World> {
+        &self.data
     }
 
     /// The doors to sources and sinks.

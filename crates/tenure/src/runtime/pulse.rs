@@ -11,10 +11,8 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use tenure_connect::world::World;
 use tenure_core::moment::Moment;
-
-use super::clock;
 
 /// How often a sign is given.
 const EVERY: Duration = Duration::from_millis(500);
@@ -45,15 +43,15 @@ pub enum Beat {
 }
 
 impl Pulse {
-    /// Begins; `spawn` puts a task on the threads that are to be watched.
-    pub fn start(spawn: impl FnOnce(BoxFuture<'static, ()>)) -> Pulse {
-        let now = clock::now();
+    /// Begins; `threads` are the ones that are to be watched.
+    pub fn start(threads: &Arc<dyn World>) -> Pulse {
+        let now = threads.now();
         let pulse = Pulse { last: Arc::new(AtomicU64::new(now.0)), asked: now, missed: false };
-        let last = Arc::clone(&pulse.last);
-        spawn(Box::pin(async move {
+        let (last, world) = (Arc::clone(&pulse.last), Arc::clone(threads));
+        threads.spawn(Box::pin(async move {
             loop {
-                last.store(clock::now().0, Ordering::Relaxed);
-                tokio::time::sleep(EVERY).await;
+                last.store(world.now().0, Ordering::Relaxed);
+                world.sleep(EVERY).await;
             }
         }));
         pulse
@@ -78,11 +76,15 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::clock::{self, RealWorld},
+        *,
+    };
 
     fn blocked() -> (tokio::runtime::Runtime, Pulse) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let pulse = Pulse::start(|beat| drop(runtime.spawn(beat)));
+        let threads: Arc<dyn World> = Arc::new(RealWorld::on(runtime.handle().clone()));
+        let pulse = Pulse::start(&threads);
         (runtime, pulse)
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tenure_connect::world::World;
 use tenure_core::{
     flow::{
         Reason, State,
@@ -13,12 +14,13 @@ use tenure_core::{
     },
     id::{FlowId, NodeName, Revision, SessionId},
     mirror::{Mirror, News as Told},
+    moment::Moment,
     picture::{Fact, Picture},
     record::{Assignment, Cordon, Flow, Node, Verdict},
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{clock, ear::Ear};
+use super::ear::Ear;
 use crate::{
     api::door::Sight,
     catalog::watching::picture_news,
@@ -31,6 +33,7 @@ use crate::{
 pub struct View(Arc<Shared>);
 
 struct Shared {
+    world: Arc<dyn World>,
     scene: RwLock<Scene>,
     revision: watch::Sender<Revision>,
     events: Events,
@@ -46,9 +49,9 @@ struct Scene {
 
 impl View {
     /// A view of nothing yet.
-    pub fn empty() -> View {
+    pub fn empty(world: Arc<dyn World>) -> View {
         let events = Events::default();
-        View(Arc::new(Shared { scene: RwLock::default(), revision: watch::Sender::new(Revision(0)), events }))
+        View(Arc::new(Shared { world, scene: RwLock::default(), revision: watch::Sender::new(Revision(0)), events }))
     }
 
     /// What happens, as it happens.
@@ -75,7 +78,7 @@ impl View {
     pub async fn reach(&self, at: Revision, patience: Duration) {
         let mut revisions = self.revisions();
         // Late or gone, the caller's commit stands all the same.
-        drop(tokio::time::timeout(patience, revisions.wait_for(|now| *now >= at)).await);
+        drop(self.0.world.within(patience, revisions.wait_for(|now| *now >= at)).await);
     }
 
     /// Takes in a node's news.
@@ -83,10 +86,11 @@ impl View {
         let node = push.node.clone();
         let said: Vec<(FlowId, State, Option<String>)> = {
             let mut scene = self.write();
-            let changed = scene.news.hear(clock::now(), push);
+            let now = self.0.world.now();
+            let changed = scene.news.hear(now, push);
             changed
                 .into_iter()
-                .filter_map(|flow| scene.state(&flow).map(|(state, reason)| (flow, state, reason)))
+                .filter_map(|flow| scene.state(now, &flow).map(|(state, reason)| (flow, state, reason)))
                 .collect()
         };
         for (flow, state, reason) in said {
@@ -135,7 +139,7 @@ impl Scene {
         self.mirror.picture().unwrap_or(&self.empty)
     }
 
-    fn state(&self, flow: &FlowId) -> Option<(State, Option<String>)> {
+    fn state(&self, now: Moment, flow: &FlowId) -> Option<(State, Option<String>)> {
         let picture = self.picture();
         let stored = picture.flows.get(flow)?;
         let assignment = picture.assignments.get(flow).map(|a| &*a.value);
@@ -146,7 +150,7 @@ impl Scene {
             assignment,
             holder_live: assignment.is_some_and(|a| picture.is_live(&a.node, a.session)),
             unplaced: self.unplaced.get(flow),
-            word: self.news.flow(flow).map(|told| told.word(clock::now())),
+            word: self.news.flow(flow).map(|told| told.word(now)),
         });
         Some((state, reason.map(|r| r.to_string())))
     }

@@ -9,7 +9,7 @@ use std::{
 use tenure_connect::{
     connectors::{Connectors, Setup as ConnectSetup},
     sink::hubs::Sinks,
-    source::exec::ExecList,
+    source::{exec::ExecList, opener::Sources},
     world::World,
 };
 use tenure_core::{
@@ -49,7 +49,7 @@ use super::{
     reporter::Reporter,
     servers,
     sight::{self, View},
-    vital,
+    vital::{self, Process},
 };
 use crate::{
     api::{
@@ -110,22 +110,25 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
     };
     let meters = Meters::default();
     let store = Metered::over(engine.store(), meters.clone());
-    let view = (options.role != Role::Worker).then(View::empty);
+    let world: Arc<dyn Process> = Arc::new(clock::RealWorld::on(Handle::current()));
+    let on_data: Arc<dyn World> = Arc::new(clock::RealWorld::on(data.clone()));
+    let view = (options.role != Role::Worker).then(|| View::empty(world.clone()));
 
     let holder = place::draw_holder();
     let (to_node, inputs) = mpsc::unbounded_channel();
-    let world = Arc::new(clock::RealWorld);
     let application = format!("tenure/{}/{:08x}", options.name, holder.0 as u32);
     let sinks = {
         // The sinks' tasks belong to the data path's threads.
         let _on = data.enter();
-        Arc::new(Sinks::new(&application, Arc::clone(&world) as Arc<dyn World>))
+        Arc::new(Sinks::new(&application, Arc::clone(&on_data)))
     };
-    let connectors = Connectors::new(ConnectSetup { world, exec: ExecList::new(options.exec.clone()), sinks });
-    let pipelines = Pipelines::new(connectors, data.clone(), to_node.clone(), meters.clone());
+    let opener = Arc::new(Sources::new(ExecList::new(options.exec.clone())));
+    let connectors = Connectors::new(ConnectSetup { world: Arc::clone(&on_data), opener, sinks });
+    let pipelines = Pipelines::new(connectors, world.clone(), on_data, to_node.clone(), meters.clone());
     let (push, newcomers) = newsline::out(engine.clone(), view.clone());
     let reporter = Reporter::new(options.name.clone(), push, newcomers, meters.clone());
     let node = node::start(NodeParts {
+        world: Arc::clone(&world),
         name: options.name.clone(),
         record: record(&options, &place, holder, api_address, engine.peer()),
         timing: options.timing,
@@ -145,8 +148,9 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
     let mut coordinator = None;
     let front = match &view {
         Some(view) => {
-            coordinator = Some(stand(&options, &store, &node, view, news_inbox));
+            coordinator = Some(stand(&world, &options, &store, &node, view, news_inbox));
             let door: Arc<dyn Door> = Arc::new(ServerDoor {
+                world: world.clone(),
                 me: options.name.clone(),
                 store: Arc::clone(&store),
                 view: view.clone(),
@@ -160,7 +164,8 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
             Front::Door(door)
         }
         None => {
-            let ear = Ear::new("the nodes", Arc::clone(&store), vec![keys::NODES.into()], node.committed());
+            let ear =
+                Ear::new("the nodes", world.clone(), Arc::clone(&store), vec![keys::NODES.into()], node.committed());
             let servers = servers::follow(ear);
             Front::Relay(Relay::new(options.name.clone(), servers, meters.registry(), readiness(&node)))
         }
@@ -189,6 +194,7 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
 
 /// What only servers do: keep the view current, take news in, stand for the office.
 fn stand(
+    world: &Arc<dyn Process>,
     options: &Config,
     store: &Arc<dyn Store>,
     node: &NodeHandle,
@@ -196,13 +202,15 @@ fn stand(
     news: Option<AppInbox>,
 ) -> CoordinatorHandle {
     let (told, told_in) = mpsc::unbounded_channel();
-    let ear = Ear::new("the cluster's records", Arc::clone(store), watching::picture_prefixes(), node.committed());
-    vital::spawn("the view", sight::follow(ear, view.clone(), told));
+    let prefixes = watching::picture_prefixes();
+    let ear = Ear::new("the cluster's records", world.clone(), Arc::clone(store), prefixes, node.committed());
+    vital::spawn(world, "the view", sight::follow(ear, view.clone(), told));
     if let Some(inbox) = news {
         tokio::spawn(newsline::listen(inbox, view.clone()));
     }
     tokio::spawn(found(Arc::clone(store)));
     coordinator::start(
+        Arc::clone(world),
         options.name.clone(),
         Settings::default(),
         Arc::clone(store),

@@ -120,7 +120,7 @@ impl PostgresHub {
         let (claims, waiting) = mpsc::unbounded_channel();
         let desk = Desk { shared: Arc::clone(&shared), claims: waiting, session: None, slow: HashSet::new() };
         tokio::spawn(desk.run());
-        Ok(PostgresHub { shared, claims, group: Group::start(world, writers, answered) })
+        Ok(PostgresHub { shared, claims, group: Group::start(world, super::nonces(), writers, answered) })
     }
 
     /// A flow's door.

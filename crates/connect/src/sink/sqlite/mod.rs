@@ -96,7 +96,7 @@ impl SqliteHub {
             // The thread outlives the group, because the group holds this sender.
             drop(to_thread.send(Job::Order(order)));
         });
-        let group = Group::start(world, vec![writer], answers);
+        let group = Group::start(world, super::nonces(), vec![writer], answers);
         SqliteHub { path, jobs, group, closing }
     }
 

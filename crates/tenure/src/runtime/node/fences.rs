@@ -12,7 +12,6 @@ use tenure_core::{
     record::{Order, Quiet},
     token::{Holder, Token},
 };
-use tokio::time::timeout;
 use tracing::info;
 
 use super::{super::pipelines::Pipelines, Shell};
@@ -38,12 +37,12 @@ impl Shell {
             return;
         }
         let (this, flow, to_node) = (self.closer(), flow.clone(), self.to_node.clone());
-        self.pipelines.spawn(async move {
+        self.pipelines.spawn(Box::pin(async move {
             let each = left.iter().map(|(document, origin)| this.close_while_running(&flow, token, document, *origin));
             if join_all(each).await.into_iter().all(|closed| closed) {
                 drop(to_node.send(Input::LeftFenced(flow, token)));
             }
-        });
+        }));
     }
 
     /// Everywhere at once: the flow may have been moved from one sink to another, and a holder that has
@@ -53,14 +52,14 @@ impl Shell {
         let forms = order.flow.forms(quiet).map(|(document, origin)| (document.clone(), origin));
         let forms: Vec<(Document, u64)> = forms.collect();
         let (this, to_node) = (self.closer(), self.to_node.clone());
-        self.pipelines.spawn(async move {
+        self.pipelines.spawn(Box::pin(async move {
             let closings = forms.iter().map(|(document, origin)| this.close(&flow, token, document, *origin, patience));
             let mut closed = join_all(closings).await.into_iter();
             let present = closed.next().unwrap_or(Closed::Done);
             // Whoever holds a greater token in a sink that was left keeps ours out, which is what we want.
             let closed = closed.map(Closed::or_above).fold(present, worse);
             drop(to_node.send(Input::FenceClosed(flow, token, closed)));
-        });
+        }));
     }
 
     fn closer(&self) -> Closer {
@@ -78,8 +77,9 @@ impl Shell {
         }
         let names: Vec<FlowId> = asked.iter().map(|(flow, _)| flow.clone()).collect();
         let (to_node, looking) = (self.to_node.clone(), self.pipelines.connectors().look(asked));
-        self.pipelines.spawn(async move {
-            let mut seen = timeout(LOOK_PATIENCE, looking).await.unwrap_or_default();
+        let world = Arc::clone(self.pipelines.data());
+        self.pipelines.spawn(Box::pin(async move {
+            let mut seen = world.within(LOOK_PATIENCE, looking).await.unwrap_or_default();
             for flow in names {
                 let look = match seen.remove(&flow) {
                     Some(Ok(token)) => Look::Fence(token),
@@ -87,7 +87,7 @@ impl Shell {
                 };
                 drop(to_node.send(Input::Looked(flow, look)));
             }
-        });
+        }));
     }
 }
 
@@ -104,7 +104,7 @@ impl Closer {
         let mut wait = FORMER_RETRY;
         while let Closed::Failed(reason) = self.close(flow, token, document, origin, FENCE_PATIENCE).await {
             info!(%flow, %token, %reason, "the fence of a sink that the flow has left is not raised yet");
-            tokio::time::sleep(wait).await;
+            self.pipelines.data().sleep(wait).await;
             if self.pipelines.gauge(flow).is_none_or(|(runs, _)| runs != token) {
                 return false;
             }
@@ -120,13 +120,14 @@ impl Closer {
         let sink = Place(&spec.sink).to_string();
         let (on_lease_loss, validity) = (spec.on_lease_loss(), self.validity.clone());
         let grant = Grant { flow: flow.clone(), token, holder: self.holder, origin, on_lease_loss, validity };
-        match timeout(patience, self.pipelines.connectors().close(grant, Arc::new(spec))).await {
-            Ok(Ok(())) => Closed::Done,
-            Ok(Err(ClaimError::Higher(stored))) => Closed::Higher(stored),
-            Ok(Err(ClaimError::Failed(Reason { code, detail }))) => {
+        let closing = self.pipelines.connectors().close(grant, Arc::new(spec));
+        match self.pipelines.data().within(patience, closing).await {
+            Some(Ok(())) => Closed::Done,
+            Some(Err(ClaimError::Higher(stored))) => Closed::Higher(stored),
+            Some(Err(ClaimError::Failed(Reason { code, detail }))) => {
                 Closed::Failed(Reason::new(code, format!("the fence in {sink} is not raised: {detail}")))
             }
-            Err(_) => Closed::Failed(Reason::new(
+            None => Closed::Failed(Reason::new(
                 Code::SinkUnreachable,
                 format!("the fence in {sink} is not raised: no answer within {} s", patience.as_secs()),
             )),
