@@ -12,7 +12,6 @@ use axum::{
 };
 use serde::Deserialize;
 use tenure_core::{
-    flow::state::answers,
     id::{FlowId, Revision},
     record::Outcome,
 };
@@ -25,6 +24,7 @@ use super::{
     flows::not_found,
     problem::{Problem, ProblemView},
     request::{self, Params, flow_id},
+    stopping::{Stopped, forgotten, stopped},
     views::{Known, ReachedView},
 };
 
@@ -103,13 +103,7 @@ pub(super) async fn delete(
 ) -> Result<Json<ReachedView>, Problem> {
     let id = flow_id(&id)?;
     let revision = app.door.change(id.clone(), Change::Forget { force }, request::if_match(&headers)?).await?;
-    // Applied anew while it was being forgotten: the old one is gone all the same.
-    let gone = |sight: &dyn Sight| {
-        // A picture from before the commit still shows the flow as it was.
-        let current = sight.revision() >= revision;
-        (current && sight.flow(&id).is_none_or(|(flow, _)| !flow.forget)).then_some(())
-    };
-    match app.until(gone).await {
+    match app.until(|sight| forgotten(sight, &id, revision)).await {
         Some(()) => Ok(reached(&id, "forgotten", revision)),
         None => Err(app.pending(&id, "it is forgotten as soon as it has stopped")),
     }
@@ -202,25 +196,6 @@ async fn stop(
             Err(problem.changed("the wish was taken, and then replaced by another"))
         }
         None => Err(app.pending(&id, "it stops as soon as its holder answers or a live node has raised its fence")),
-    }
-}
-
-enum Stopped {
-    Yes,
-    /// Not on a sink's word.
-    ByForce,
-    Overtaken,
-}
-
-fn stopped(sight: &dyn Sight, id: &FlowId, outcome: Outcome, revision: Revision) -> Option<Stopped> {
-    if let Some(verdict) = sight.verdict(id).filter(|verdict| answers(Some(verdict), outcome, revision)) {
-        return Some(if verdict.forced { Stopped::ByForce } else { Stopped::Yes });
-    }
-    match sight.flow(id) {
-        // A picture from before the commit still shows the former wish.
-        _ if sight.revision() < revision => None,
-        Some((flow, _)) if flow.desired.outcome() == Some(outcome) => None,
-        _ => Some(Stopped::Overtaken),
     }
 }
 

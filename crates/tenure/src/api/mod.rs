@@ -15,6 +15,7 @@ pub mod openapi;
 pub mod problem;
 pub mod relay;
 mod request;
+pub mod stopping;
 mod stream;
 pub mod views;
 

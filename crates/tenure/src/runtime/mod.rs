@@ -14,6 +14,7 @@ pub mod ear;
 pub mod engine;
 pub mod fault;
 pub mod inbox;
+pub mod leaving;
 pub mod meters;
 pub mod newsline;
 pub mod node;

@@ -15,11 +15,8 @@ use tenure_connect::{
 use tenure_core::{
     coordinator::Settings,
     flow::Spec,
-    id::NodeName,
-    mirror::Absorb,
     moment::Dice,
     node::Setup,
-    picture::Picture,
     record::{Cluster, Node},
     session::Standing,
     token::Holder,
@@ -41,6 +38,7 @@ use super::{
     ear::Ear,
     engine::Engine,
     fault::Fault,
+    leaving::Leaving,
     meters::{Metered, Meters},
     newsline,
     node::{self, NodeHandle, NodeParts},
@@ -61,10 +59,6 @@ use crate::{
     config::{Config, Role},
 };
 
-/// How often a leaving node looks whether somebody is still there to take its flows.
-const LOOK_FOR_HEIRS: Duration = Duration::from_millis(300);
-/// And how long the store may take to say so.
-const HEIRS_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the rest of the process may take to end once the node has handed everything over.
 const LAST_MOMENTS: Duration = Duration::from_secs(3);
 
@@ -184,8 +178,9 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
         }
     }
     eprintln!("node {} hands over its flows; again to end at once", options.name);
+    let leaving = Leaving { me: options.name.clone(), world, store, node, coordinator };
     tokio::select! {
-        () = leave(&options, &engine, &store, &node, coordinator) => info!("everything is handed over"),
+        () = leaving.hand_over(engine.transfer_leadership()) => info!("everything is handed over"),
         () = signals.next() => warn!("ending at once"),
     }
     drop(tokio::time::timeout(LAST_MOMENTS, engine.shutdown()).await);
@@ -282,56 +277,6 @@ async fn apply(door: Arc<dyn Door>, flows: Vec<Spec>) {
         }
         left = again;
         tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-/// Hands everything over: the store's leadership first, then the office, then the flows.
-async fn leave(
-    options: &Config,
-    engine: &Engine,
-    store: &Arc<dyn Store>,
-    node: &NodeHandle,
-    coordinator: Option<CoordinatorHandle>,
-) {
-    let heirs = heirs(store, &options.name).await;
-    if heirs.server {
-        engine.transfer_leadership().await;
-        if let Some(coordinator) = coordinator {
-            coordinator.resign().await;
-        }
-    }
-    node.leave(!heirs.holder);
-    let mut status = node.status();
-    let left = status.wait_for(|status| status.left);
-    tokio::pin!(left);
-    // Others may leave after us, and the store may go: once nobody is there to take a flow, or to say
-    // so, the flows are let go instead.
-    while tokio::time::timeout(LOOK_FOR_HEIRS, &mut left).await.is_err() {
-        if !self::heirs(store, &options.name).await.holder {
-            node.leave(true);
-        }
-    }
-}
-
-/// Who could take over what a leaving node has.
-#[derive(Clone, Copy, Default)]
-struct Heirs {
-    /// Another server, which could coordinate.
-    server: bool,
-    /// Another node that takes flows.
-    holder: bool,
-}
-
-/// Asks the store; if it does not answer, nobody can be counted on.
-async fn heirs(store: &Arc<dyn Store>, me: &NodeName) -> Heirs {
-    let asked = store.read(vec![keys::NODES.into(), keys::CORDONS.into()]);
-    let Ok(Ok(snapshot)) = tokio::time::timeout(HEIRS_PATIENCE, asked).await else { return Heirs::default() };
-    let mut picture = Picture::default();
-    snapshot.entries.iter().filter_map(watching::fact).for_each(|fact| picture.absorb(fact));
-    let others = || picture.nodes.iter().filter(|(name, node)| *name != me && !node.value.leaving);
-    Heirs {
-        server: others().any(|(_, node)| node.value.peer.is_some()),
-        holder: others().any(|(name, node)| node.value.runs_flows && picture.cordon(name).is_none()),
     }
 }
 
