@@ -75,6 +75,12 @@ impl Memory {
         self.inner().outage(down);
     }
 
+    /// Goes on with a backup, as [`State::restore`] makes it fit to be used. Every watch is over.
+    pub fn restore(&self, mut backup: State) {
+        backup.restore();
+        self.inner().restore(backup);
+    }
+
     /// Forgets the history: a watch from before now begins with a list.
     pub fn compact(&self) {
         self.inner().state.forget_history();
@@ -166,6 +172,14 @@ impl Inner {
             drop(self.apply(command));
         }
         self.hub.tick();
+    }
+
+    fn restore(&mut self, backup: State) {
+        self.hub.cut();
+        self.hub = Hub::default();
+        self.deadlines.clear();
+        self.late.clear();
+        self.state = backup;
     }
 
     fn outage(&mut self, down: bool) {

@@ -18,6 +18,10 @@ use crate::{
     prefixes::Prefixes,
 };
 
+/// How far a restored backup skips ahead. More commits, leases and ids than that are not made between
+/// a backup and its restore; and a thousand restores still leave revisions that JSON can tell apart.
+pub const RESTORE_SKIP: u64 = 1_000_000_000;
+
 /// All that can happen to the state.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Command {
@@ -118,6 +122,20 @@ impl State {
     /// changes, so replicas may do it each at their own time.
     pub fn forget_history(&mut self) {
         self.history.forget(self.revision);
+    }
+
+    /// Makes a backup fit to be used again. What happened since it was taken is gone from here, but not
+    /// from the memory of those who saw it: so every lease is over, and no revision, lease or id is
+    /// given out that may have been given out then. Watches begin with a list.
+    pub fn restore(&mut self) {
+        self.revision.0 += RESTORE_SKIP;
+        self.last_lease += RESTORE_SKIP;
+        self.last_id += RESTORE_SKIP;
+        let leases: Vec<LeaseId> = self.leases.keys().copied().collect();
+        for lease in leases {
+            self.end_lease(lease);
+        }
+        self.forget_history();
     }
 
     /// The time to live of a lease; `None` when there is no such lease.
@@ -413,6 +431,23 @@ mod tests {
         done(state.apply(Command::Revoke(first)));
         assert!(granted(&mut state) > first);
         assert_eq!([state.apply(Command::AllocateId), state.apply(Command::AllocateId)], [Reply::Id(1), Reply::Id(2)]);
+    }
+
+    #[test]
+    fn a_restored_backup_gives_nothing_out_again_and_keeps_no_lease() {
+        let mut state = State::new();
+        put(&mut state, "kept", "1", None);
+        let before = granted(&mut state);
+        put(&mut state, "tied", "1", Some(before));
+        let mut backup = state.clone();
+        let since = (put(&mut state, "later", "1", None), granted(&mut state), state.apply(Command::AllocateId));
+
+        backup.restore();
+        assert_eq!((backup.ttl(before), backup.get("tied"), backup.get("kept").is_some()), (None, None, true));
+        assert!(backup.revision() > since.0, "whoever watched from {} hears a list", since.0.0);
+        assert_eq!(backup.changes_since(since.0, &Prefixes::all()), None);
+        assert!(granted(&mut backup) > since.1);
+        assert_ne!(backup.apply(Command::AllocateId), since.2);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod handover;
 pub mod plans;
 pub mod people;
+pub mod restored;
 pub mod sessions;
 pub mod watching;
 
