@@ -74,6 +74,11 @@ impl View {
         Look(self.read())
     }
 
+    /// What people are told of a flow now, and why.
+    pub fn state(&self, flow: &FlowId) -> Option<(State, Option<String>)> {
+        self.read().state(self.0.world.now(), flow)
+    }
+
     /// Waits until the picture has reached `at`, or for a while.
     pub async fn reach(&self, at: Revision, patience: Duration) {
         let mut revisions = self.revisions();

@@ -1,0 +1,287 @@
+//! The coordination store, as one place: the memory engine, its time, its outages, its backups; and
+//! whoever watches it from outside of the simulated world to write the history.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use tenure::catalog::{self, Kind, core_revision, decode, keys, restored};
+use tenure_core::{
+    id::{NodeName, Revision, SessionId},
+    moment::Dice,
+    picture::Incumbent,
+    record::{Assignment, Cluster, Node, Verdict},
+};
+use tenure_store::{Change, Committed, Entry, Store, Txn, Unavailable, Watch, memory::Memory, state::State};
+
+use crate::{
+    executor::{Executor, OUTSIDE, lock},
+    history::{Event, History},
+    time::Clock,
+};
+
+/// The store's own time moves in steps of this.
+const STEP: Duration = Duration::from_millis(50);
+
+/// See the module's head. Clones share it.
+#[derive(Clone)]
+pub struct Depot(Arc<Inner>);
+
+struct Inner {
+    executor: Arc<Executor>,
+    history: History,
+    memory: Memory,
+    clock: Clock,
+    state: Mutex<Changing>,
+}
+
+struct Changing {
+    dice: Dice,
+    down: bool,
+    /// Commits that a leader without a quorum has in its log; they happen when it has one again.
+    late: Vec<Txn>,
+    backups: Vec<State>,
+    restores: u64,
+    observer: Option<Box<dyn Watch>>,
+    told: tenure_store::Revision,
+    sessions: BTreeMap<NodeName, SessionId>,
+    watches: Vec<Weak<AtomicBool>>,
+    numbers: u64,
+}
+
+impl Depot {
+    /// An empty store whose grantor counts by this clock.
+    pub fn new(executor: Arc<Executor>, history: History, clock: Clock, dice: Dice) -> Depot {
+        let depot = Depot(Arc::new(Inner {
+            executor: Arc::clone(&executor),
+            history,
+            memory: Memory::new(),
+            clock,
+            state: Mutex::new(Changing {
+                dice,
+                down: false,
+                late: Vec::new(),
+                backups: Vec::new(),
+                restores: 0,
+                observer: None,
+                told: tenure_store::Revision(0),
+                sessions: BTreeMap::new(),
+                watches: Vec::new(),
+                numbers: 0,
+            }),
+        }));
+        let this = depot.clone();
+        let step = this.0.clock.truly(STEP);
+        executor.spawn(
+            OUTSIDE,
+            Box::pin(async move {
+                loop {
+                    this.0.executor.sleep(step).await;
+                    this.0.memory.advance(STEP);
+                    this.observe();
+                }
+            }),
+        );
+        depot
+    }
+
+    /// The engine itself.
+    pub fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    /// Commits, unless there is no quorum. None: no answer will ever come.
+    pub fn commit(&self, txn: Txn) -> Option<Committed> {
+        {
+            let state = &mut *lock(&self.0.state);
+            if state.down {
+                return match state.dice.below(3) {
+                    0 => Some(Committed::Unavailable(Unavailable { why: "no quorum".to_owned() })),
+                    1 => None,
+                    _ => {
+                        state.late.push(txn);
+                        None
+                    }
+                };
+            }
+        }
+        let committed = self.0.memory.commit(txn).now_or_never();
+        self.observe();
+        committed
+    }
+
+    /// Ends a lease on purpose.
+    pub fn revoke(&self, lease: tenure_store::LeaseId) -> Option<Committed> {
+        let committed = self.0.memory.revoke(lease).now_or_never();
+        self.observe();
+        committed
+    }
+
+    /// A number for a watch, and the switch that makes it deaf.
+    pub fn watch_opened(&self) -> (u64, Arc<AtomicBool>) {
+        let mut state = lock(&self.0.state);
+        state.numbers += 1;
+        let deaf = Arc::new(AtomicBool::new(false));
+        state.watches.retain(|watch| watch.strong_count() > 0);
+        state.watches.push(Arc::downgrade(&deaf));
+        (state.numbers, deaf)
+    }
+
+    /// Makes one in `one_in` of the open watches deaf.
+    pub fn deafen(&self, one_in: u64) {
+        let state = &mut *lock(&self.0.state);
+        for watch in state.watches.iter().filter_map(Weak::upgrade) {
+            if state.dice.below(one_in) == 0 {
+                watch.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Ends every watch, as when a server goes.
+    pub fn cut_watches(&self) {
+        self.0.memory.cut_watches();
+        lock(&self.0.state).observer = None;
+        self.observe();
+    }
+
+    /// Forgets the history: watches from before begin with a list.
+    pub fn compact(&self) {
+        self.observe();
+        self.0.memory.compact();
+    }
+
+    /// No quorum, or one again. A new leader gives every session its full time.
+    pub fn outage(&self, down: bool) {
+        self.observe();
+        self.0.memory.outage(down);
+        let late = {
+            let mut state = lock(&self.0.state);
+            state.down = down;
+            state.observer = None;
+            if down { Vec::new() } else { std::mem::take(&mut state.late) }
+        };
+        for txn in late {
+            drop(self.0.memory.commit(txn).now_or_never());
+        }
+        self.observe();
+    }
+
+    /// Keeps a backup of what there is.
+    pub fn back_up(&self) {
+        let backup = self.0.memory.state();
+        lock(&self.0.state).backups.push(backup);
+    }
+
+    /// Goes on from the last backup, as an operator does: a new lineage begins.
+    pub fn restore(&self) {
+        let Some(backup) = lock(&self.0.state).backups.pop() else { return };
+        self.observe();
+        self.0.memory.restore(backup);
+        self.0.memory.outage(false);
+        let lineage = {
+            let mut state = lock(&self.0.state);
+            state.down = false;
+            state.late.clear();
+            state.observer = None;
+            state.restores += 1;
+            state.told = self.0.memory.revision();
+            state.restores
+        };
+        let ended: Vec<(NodeName, SessionId)> = std::mem::take(&mut lock(&self.0.state).sessions).into_iter().collect();
+        let at = core_revision(self.0.memory.revision());
+        self.0.history.record(Event::Restored { at });
+        for (node, session) in ended {
+            self.0.history.record(Event::SessionEnded { node, session, at });
+        }
+        let cluster = self.0.memory.state().get(keys::CLUSTER).cloned();
+        if let Some(txn) = cluster.and_then(|cluster| restored::next_lineage(&cluster, lineage).ok()) {
+            drop(self.0.memory.commit(txn).now_or_never());
+        }
+        self.observe();
+    }
+
+    /// The cluster's own facts, as the first server writes them.
+    pub fn found(&self) {
+        let cluster = Cluster { id: "simulated".to_owned(), lineage: 1 };
+        let txn = Txn::new().put(keys::CLUSTER, catalog::encode(&cluster));
+        drop(self.0.memory.commit(txn).now_or_never());
+    }
+
+    /// Writes down what has changed since the last time.
+    fn observe(&self) {
+        loop {
+            let there = lock(&self.0.state).observer.take();
+            let mut observer = match there {
+                Some(observer) => observer,
+                None => {
+                    let from = lock(&self.0.state).told;
+                    let opened = self.0.memory.watch(vec!["".into()], Some(from)).now_or_never();
+                    let Some(Ok(observer)) = opened else { return };
+                    observer
+                }
+            };
+            let batch = observer.next().now_or_never();
+            match batch {
+                Some(Some(changes)) => {
+                    lock(&self.0.state).observer = Some(observer);
+                    changes.into_iter().for_each(|change| self.note(change));
+                }
+                Some(None) => {}
+                None => {
+                    lock(&self.0.state).observer = Some(observer);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note(&self, change: Change) {
+        match change {
+            Change::Put(entry) => self.note_put(&entry),
+            Change::Gone(key, at) => match keys::parse(&key) {
+                Some(Kind::Node(node)) => {
+                    let session = lock(&self.0.state).sessions.remove(&node);
+                    if let Some(session) = session {
+                        self.0.history.record(Event::SessionEnded { node, session, at: core_revision(at) });
+                    }
+                }
+                Some(Kind::Office) => self.0.history.record(Event::Office { by: None, at: core_revision(at) }),
+                _ => (),
+            },
+            Change::At(at) | Change::Ready(at) => lock(&self.0.state).told = at,
+            Change::Begin | Change::Has(_) => (),
+        }
+    }
+
+    fn note_put(&self, entry: &Entry) {
+        let at = core_revision(entry.modified);
+        let event = match keys::parse(&entry.key) {
+            Some(Kind::Node(node)) if entry.created == entry.modified => {
+                let Ok(record) = decode::<Node>(&entry.value) else { return };
+                let session = SessionId(entry.created.0);
+                lock(&self.0.state).sessions.insert(node.clone(), session);
+                Event::SessionOpened { node, session, holder: record.holder, lease: record.lease }
+            }
+            Some(Kind::Assignment(flow)) => match decode::<Assignment>(&entry.value) {
+                Ok(assignment) => Event::Assigned { flow, at, assignment: Box::new(assignment) },
+                Err(_) => return,
+            },
+            Some(Kind::Verdict(flow)) => match decode::<Verdict>(&entry.value) {
+                Ok(verdict) => Event::Judged { flow, at, verdict },
+                Err(_) => return,
+            },
+            Some(Kind::Office) => match decode::<Incumbent>(&entry.value) {
+                Ok(office) => Event::Office { by: Some((office.node, office.session)), at: Revision(entry.created.0) },
+                Err(_) => return,
+            },
+            _ => return,
+        };
+        self.0.history.record(event);
+    }
+}

@@ -1,0 +1,517 @@
+//! One seed: a cluster comes up, flows are applied, trouble comes, trouble ends, and everything has
+//! to be well again within a bound.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tenure::api::door::{Change, Door};
+use tenure_core::{
+    flow::{Document, Spec, State},
+    id::{FlowId, NodeName},
+    moment::Dice,
+    placement::{Policy, plan::preview},
+    record::Cordon,
+    session::Timing,
+};
+
+use crate::{
+    cluster::{Blueprint, Cluster, Surroundings},
+    database::Database,
+    depot::Depot,
+    executor::Executor,
+    fault::{self, Fault, What},
+    history::{Event, History},
+    invariant::Violation,
+    net::{Net, Place, Rough},
+    time::{Clock, Time},
+    upstream::{Class, Feed, Upstream},
+};
+
+/// How big a trial is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size {
+    /// Machines that serve.
+    pub servers: usize,
+    /// Machines that only work.
+    pub workers: usize,
+    /// Flows.
+    pub flows: usize,
+    /// How long trouble may come.
+    pub chaos: Duration,
+    /// How much of it.
+    pub faults: u64,
+}
+
+/// What a trial is run with beside its seed.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Keep the events to be read.
+    pub keep: bool,
+    /// Leave these out, by number.
+    pub without: Vec<usize>,
+    /// Only so many flows.
+    pub flows: Option<usize>,
+}
+
+/// What came of a trial.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// How big it was.
+    pub size: Size,
+    /// What befell the world.
+    pub faults: Vec<Fault>,
+    /// The first thing that must not have happened.
+    pub violation: Option<(Time, Violation)>,
+    /// What happened, if it was kept.
+    pub lines: Vec<(Time, Event)>,
+    /// How much happened.
+    pub events: u64,
+    /// How often a task was polled.
+    pub polls: u64,
+    /// How much time passed.
+    pub simulated: Duration,
+    /// Records in the sinks at the end.
+    pub records: u64,
+}
+
+/// The cluster is up and its flows run by then.
+const SETTLING: Duration = Duration::from_secs(10);
+/// After the last trouble ends: a restarted node has to wait for its former session (TTL and the
+/// change of the store's leader), its flows are placed, paced and started; and whatever was tried in
+/// vain is tried again within the longest pause that supervision makes.
+const PEACE: Duration = Duration::from_secs(75);
+/// What was read last is in its sink by then.
+const FLUSHING: Duration = Duration::from_secs(8);
+
+impl Size {
+    /// The standard trial, and some corners.
+    pub fn of(dice: &mut Dice) -> Size {
+        let chaos = Duration::from_secs(500);
+        let faults = 20 + dice.below(41);
+        match dice.below(20) {
+            0 => Size { servers: 1, workers: 0, flows: 20, chaos, faults },
+            1 => Size { servers: 1, workers: 1, flows: 20, chaos, faults },
+            2 => Size { servers: 3, workers: 4, flows: 0, chaos, faults },
+            _ => Size { servers: 3, workers: 5, flows: 200, chaos, faults },
+        }
+    }
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, options: &Options) -> Report {
+    let dice = Dice::from_seed(seed).fork("tenure");
+    let mut size = Size::of(&mut dice.fork("size"));
+    if let Some(flows) = options.flows {
+        size.flows = flows.min(size.flows);
+    }
+    let start = Time::default().after(SETTLING);
+    let faults = fault::draw(&mut dice.fork("faults"), size.faults, start, start.after(size.chaos));
+    let stage = Stage::build(&dice, size, options.keep);
+    stage.play(&faults, options);
+    let records = stage.documents.iter().map(|spec| stage.records(&spec.id)).sum();
+    let Surroundings { executor, history, .. } = &stage.around;
+    Report {
+        seed,
+        size,
+        faults,
+        violation: history.violation(),
+        lines: history.lines(),
+        events: history.events(),
+        polls: executor.polls(),
+        simulated: executor.now().since(Time::default()),
+        records,
+    }
+}
+
+struct Stage {
+    around: Surroundings,
+    cluster: Cluster,
+    documents: Vec<Spec>,
+    machines: usize,
+}
+
+const SINKS: usize = 2;
+
+impl Stage {
+    fn build(dice: &Dice, size: Size, keep: bool) -> Stage {
+        let executor = Executor::new();
+        let history = History::new(executor.clone(), keep);
+        let net = Net::new(dice.fork("net"));
+        let mut clocks = dice.fork("clocks");
+        // Any two clocks may differ by the promised rate, not more.
+        let mut clock = || Clock::new(1_000 + clocks.below(1 << 40), clocks.below(18_001) as i64 - 9_000);
+        let depot = Depot::new(executor.clone(), history.clone(), clock(), dice.fork("depot"));
+        let database = |n| Database::new(n, executor.clone(), history.clone(), dice.fork(&format!("db{n}")));
+        let databases: Vec<Database> = (0..SINKS).map(database).collect();
+        let mut kinds = dice.fork("flows");
+        let flows: Vec<(Spec, Feed)> = (0..size.flows).map(|n| flow(n, &mut kinds)).collect();
+        let feeds: BTreeMap<FlowId, Feed> = flows.iter().map(|(spec, feed)| (spec.id.clone(), *feed)).collect();
+        let upstream = Upstream::new(executor.clone(), net.clone(), history.clone(), feeds, dice.fork("upstream"));
+        let around = Surroundings { executor, history, net, depot, databases, upstream };
+        let mut machines = dice.fork("machines");
+        let servers_run_flows = size.workers == 0 || machines.below(2) == 0;
+        let machine = |n: usize| {
+            let server = n < size.servers;
+            let name = format!("{}{n}", if server { "s" } else { "w" });
+            Blueprint {
+                name: NodeName::new(&name).expect("a good name"),
+                server,
+                runs_flows: !server || servers_run_flows,
+                capacity: None,
+                starts_per_second: 500,
+            }
+        };
+        let count = size.servers + size.workers;
+        let blueprints = (0..count).map(|n| (machine(n), clock())).collect();
+        let cluster = Cluster::new(around.clone(), blueprints, dice.fork("cluster"));
+        let documents = flows.into_iter().map(|(spec, _)| spec).collect();
+        Stage { around, cluster, documents, machines: count }
+    }
+
+    fn play(&self, faults: &[Fault], options: &Options) {
+        let Surroundings { executor, history, depot, upstream, .. } = &self.around;
+        depot.found();
+        (0..self.machines).for_each(|machine| self.cluster.start(machine));
+        self.cluster.apply(0, self.documents.clone());
+        for (number, fault) in faults.iter().enumerate().filter(|(n, _)| !options.without.contains(n)) {
+            self.befall(number, fault);
+        }
+        let chaos_ends = faults.iter().map(|fault| fault.at.after(fault.lasts)).max().unwrap_or_default();
+        let peace = chaos_ends.max(Time::default().after(SETTLING));
+        if !self.until(peace) {
+            return;
+        }
+        self.heal();
+        if !self.until(peace.after(PEACE)) {
+            return;
+        }
+        upstream.run_dry();
+        history.note("the feeds run dry");
+        if !self.until(peace.after(PEACE + FLUSHING)) {
+            return;
+        }
+        self.judge_the_end();
+        executor.run_until(executor.now(), || true);
+    }
+
+    /// False if something must not have happened.
+    fn until(&self, end: Time) -> bool {
+        let history = &self.around.history;
+        self.around.executor.run_until(end, || history.violation().is_some());
+        history.violation().is_none()
+    }
+
+    /// Puts a fault, and its end, on the heap.
+    fn befall(&self, number: usize, fault: &Fault) {
+        let executor = &self.around.executor;
+        let (this, fault, at) = (self.hand(), fault.clone(), fault.at);
+        executor.after(at.since(Time::default()), move || {
+            this.around.history.note(format!("fault {number}: {fault}"));
+            this.begin(&fault);
+        });
+    }
+
+    fn hand(&self) -> Hand {
+        Hand { around: self.around.clone(), cluster: self.cluster.clone(), documents: self.documents.clone() }
+    }
+
+    fn heal(&self) {
+        let Surroundings { history, net, depot, databases, upstream, .. } = &self.around;
+        history.note("peace");
+        net.heal();
+        depot.outage(false);
+        databases.iter().for_each(|database| {
+            database.start();
+            database.slow_down(1);
+        });
+        upstream.set_down(false);
+        self.cluster.thaw_all();
+        (0..self.machines).for_each(|machine| self.cluster.start(machine));
+        self.hand().put_right();
+    }
+
+    fn records(&self, flow: &FlowId) -> u64 {
+        self.around.databases.iter().map(|database| database.table(flow).len() as u64).sum()
+    }
+
+    /// What only the end shows: everything runs, everything is in the sinks, and there is nothing to do.
+    fn judge_the_end(&self) {
+        let accuse = |rule, detail| self.around.history.accuse(Violation { rule, detail });
+        let looked = self.cluster.look(|door| {
+            let sight = door.view.look();
+            let picture = sight.picture();
+            let plan = preview(picture, &Policy::default());
+            if let Some(first) = plan.moves.first() {
+                accuse(
+                    "plan_is_stable",
+                    format!("{} moves are planned at rest; the first: {first:?}", plan.moves.len()),
+                );
+            }
+            for spec in &self.documents {
+                let id = &spec.id;
+                let held = picture
+                    .assignments
+                    .get(id)
+                    .is_some_and(|a| a.value.is_out() && picture.is_live(&a.value.node, a.value.session));
+                if !held {
+                    let has = picture.assignments.get(id).map(|a| a.value.to_string());
+                    let wanted = picture.flows.get(id).map(|flow| format!("{:?}", flow.value.desired));
+                    accuse("every_flow_runs", format!("{id} has no live holder: {has:?}, wanted {wanted:?}"));
+                }
+            }
+            let states = door.view.clone();
+            for spec in &self.documents {
+                if let Some((state, reason)) = states.state(&spec.id)
+                    && state != State::Running
+                {
+                    accuse("every_flow_runs", format!("{} is {state:?} at peace: {reason:?}", spec.id));
+                }
+            }
+        });
+        if looked.is_none() {
+            accuse("every_flow_runs", "no server is up at peace".to_owned());
+        }
+        for spec in &self.documents {
+            self.judge_records(spec);
+        }
+    }
+
+    fn judge_records(&self, spec: &Spec) {
+        let accuse = |rule, detail| self.around.history.accuse(Violation { rule, detail });
+        let (id, upstream) = (&spec.id, &self.around.upstream);
+        let Some(feed) = upstream.feed(id) else { return };
+        let table = self.around.databases.iter().flat_map(|database| database.table(id)).collect::<Vec<_>>();
+        let newest = upstream.newest(id);
+        if feed.class == Class::Forgets {
+            if newest > 0 && table.last() != Some(&newest) {
+                accuse("exactly_once", format!("{id}: the last record is {:?} of {newest}", table.last()));
+            }
+            return;
+        }
+        let wrong = (1..=newest).zip(table.iter().copied().chain(std::iter::repeat(0))).find(|(want, has)| want != has);
+        if let Some((want, has)) = wrong {
+            accuse("exactly_once", format!("{id}: {has} where {want} of {newest} should be"));
+        } else if table.len() as u64 > newest {
+            accuse("exactly_once", format!("{id}: {} records of {newest}", table.len()));
+        }
+    }
+}
+
+/// Who carries faults out.
+#[derive(Clone)]
+struct Hand {
+    around: Surroundings,
+    cluster: Cluster,
+    documents: Vec<Spec>,
+}
+
+impl Hand {
+    fn later(&self, fault: &Fault, deed: impl FnOnce(&Hand) + Send + 'static) {
+        let this = self.clone();
+        self.around.executor.after(fault.lasts, move || deed(&this));
+    }
+
+    fn machine(&self, n: usize) -> usize {
+        n % self.cluster.len()
+    }
+
+    fn flow(&self, n: usize) -> Option<&Spec> {
+        self.documents.get(n % self.documents.len().max(1))
+    }
+
+    fn begin(&self, fault: &Fault) {
+        let Surroundings { depot, databases, upstream, .. } = &self.around;
+        match fault.what {
+            What::Kill(n) => {
+                let machine = self.machine(n);
+                self.cluster.kill(machine);
+                self.later(fault, move |this| this.cluster.start(machine));
+            }
+            What::Reboot(n) => {
+                let machine = self.machine(n);
+                self.cluster.reboot(machine);
+                self.later(fault, move |this| this.cluster.start(machine));
+            }
+            What::Freeze(n) => self.stand_still(fault, n, false),
+            What::Pause(n) => self.stand_still(fault, n, true),
+            What::Jump(n, ms) => self.cluster.jump(self.machine(n), ms as i64 * 1000),
+            What::Leave(n) => {
+                let machine = self.machine(n);
+                self.cluster.leave(machine);
+                self.later(fault, move |this| this.cluster.start(machine));
+            }
+            What::Double(n) => {
+                let pid = self.cluster.start_double(self.machine(n));
+                self.later(fault, move |this| {
+                    this.around.history.record(Event::Down(pid));
+                    this.around.executor.kill(pid);
+                });
+            }
+            What::CutStore(n, way) => self.cut(fault, (Place::Machine(self.machine(n)), Place::Store), way),
+            What::CutSink(n, sink, way) => {
+                self.cut(fault, (Place::Machine(self.machine(n)), Place::Sink(sink % SINKS)), way);
+            }
+            What::CutUpstream(n, way) => self.cut(fault, (Place::Machine(self.machine(n)), Place::Upstream), way),
+            What::RoughStore(n, ms, loss) => {
+                self.roughen(fault, (Place::Machine(self.machine(n)), Place::Store), ms, loss);
+            }
+            What::RoughSink(n, sink, ms, loss) => {
+                self.roughen(fault, (Place::Machine(self.machine(n)), Place::Sink(sink % SINKS)), ms, loss);
+            }
+            What::RoughNews(n, loss) => {
+                for server in 0..self.cluster.len() {
+                    self.roughen(fault, (Place::Machine(self.machine(n)), Place::Machine(server)), 3_000, loss);
+                }
+            }
+            What::StoreDown => {
+                depot.outage(true);
+                self.later(fault, |this| this.around.depot.outage(false));
+            }
+            What::LeaderChange => {
+                depot.outage(true);
+                let this = self.clone();
+                self.around.executor.after(Duration::from_millis(1_100), move || this.around.depot.outage(false));
+            }
+            What::CutWatches => depot.cut_watches(),
+            What::Deafen => depot.deafen(2),
+            What::Compact => depot.compact(),
+            What::Restore => {
+                depot.back_up();
+                self.later(fault, |this| this.around.depot.restore());
+            }
+            What::SinkDown(n) => {
+                databases[n % SINKS].stop();
+                self.later(fault, move |this| this.around.databases[n % SINKS].start());
+            }
+            What::SinkFailover(n) => {
+                databases[n % SINKS].fail_over();
+                let this = self.clone();
+                self.around.executor.after(Duration::from_secs(1), move || this.around.databases[n % SINKS].start());
+            }
+            What::SinkSlow(n, times) => {
+                databases[n % SINKS].slow_down(times);
+                self.later(fault, move |this| this.around.databases[n % SINKS].slow_down(1));
+            }
+            What::UpstreamDown => {
+                upstream.set_down(true);
+                self.later(fault, |this| this.around.upstream.set_down(false));
+            }
+            What::HangUp => upstream.hang_up(3),
+            What::Suspend(n) => self.change(fault, n, Change::Suspend { force: false }, Some(Change::Resume)),
+            What::Terminate(n) => self.change(fault, n, Change::Terminate { force: false }, Some(Change::Resume)),
+            What::Restart(n) => self.change(fault, n, Change::Restart { from_start: false }, None),
+            What::Remove(n) => {
+                let Some(spec) = self.flow(n).cloned() else { return };
+                self.cluster.ask(n, spec.id.clone(), Change::Forget { force: false });
+                self.later(fault, move |this| this.cluster.apply(n, vec![spec]));
+            }
+            What::Move(n, to) => {
+                let to = format!("{}{}", if to % 2 == 0 { "s" } else { "w" }, self.machine(to));
+                if let Ok(to) = NodeName::new(&to) {
+                    self.change(fault, n, Change::Move { to }, None);
+                }
+            }
+            What::Relabel(n) => {
+                if let Some(spec) = self.flow(n).and_then(|spec| relabelled(spec, n)) {
+                    self.cluster.apply(n, vec![spec]);
+                }
+            }
+            What::Drain(n) => {
+                let machine = self.machine(n);
+                self.cluster.cordon(n, machine, Some(Cordon::Draining));
+                self.later(fault, move |this| this.cluster.cordon(n, machine, None));
+            }
+            What::SuspendMany(count) => {
+                for n in 0..count as usize {
+                    self.change(fault, n * 7, Change::Suspend { force: false }, Some(Change::Resume));
+                }
+            }
+        }
+    }
+
+    fn stand_still(&self, fault: &Fault, n: usize, with_its_clock: bool) {
+        let machine = self.machine(n);
+        let Some(pid) = self.cluster.freeze(machine) else { return };
+        let stood = if with_its_clock { fault.lasts.as_micros() as u64 } else { 0 };
+        self.later(fault, move |this| this.cluster.thaw(machine, pid, stood));
+    }
+
+    fn cut(&self, fault: &Fault, (a, b): (Place, Place), way: u64) {
+        let links: Vec<(Place, Place)> = match way {
+            0 => vec![(a, b), (b, a)],
+            1 => vec![(a, b)],
+            _ => vec![(b, a)],
+        };
+        links.iter().for_each(|link| self.around.net.cut(*link));
+        self.later(fault, move |this| links.iter().for_each(|link| this.around.net.mend(*link)));
+    }
+
+    fn roughen(&self, fault: &Fault, (a, b): (Place, Place), ms: u64, loss_permille: u64) {
+        let rough = Rough { delay: Duration::from_millis(ms), loss_permille };
+        let links = [(a, b), (b, a)];
+        links.iter().for_each(|link| self.around.net.roughen(*link, rough));
+        self.later(fault, move |this| links.iter().for_each(|link| this.around.net.mend(*link)));
+    }
+
+    fn change(&self, fault: &Fault, n: usize, change: Change, back: Option<Change>) {
+        let Some(id) = self.flow(n).map(|spec| spec.id.clone()) else { return };
+        self.cluster.ask(n, id.clone(), change);
+        if let Some(back) = back {
+            self.later(fault, move |this| this.cluster.ask(n, id, back));
+        }
+    }
+
+    /// People want every flow to run again, and every node to be used; they insist.
+    fn put_right(&self) {
+        const EVERY: Duration = Duration::from_secs(3);
+        const TIMES: u32 = 8;
+        for machine in 0..self.cluster.len() {
+            self.cluster.cordon(0, machine, None);
+        }
+        self.cluster.apply(0, self.documents.clone());
+        for time in 0..TIMES {
+            let this = self.clone();
+            self.around.executor.after(EVERY * time + Timing::default().renew, move || {
+                let stopped = this.cluster.look(|door| {
+                    let sight = door.sight();
+                    let stopped = |spec: &&Spec| {
+                        sight.flow(&spec.id).is_some_and(|(flow, _)| flow.desired.outcome().is_some() && !flow.forget)
+                    };
+                    this.documents.iter().filter(stopped).map(|spec| spec.id.clone()).collect::<Vec<_>>()
+                });
+                for flow in stopped.unwrap_or_default() {
+                    this.cluster.ask(0, flow, Change::Resume);
+                }
+            });
+        }
+    }
+}
+
+/// A flow and its feed.
+fn flow(n: usize, dice: &mut Dice) -> (Spec, Feed) {
+    let class = match dice.below(10) {
+        0 | 1 => Class::Forgets,
+        2 | 3 => Class::Overlaps(1 + dice.below(20)),
+        _ => Class::Resumes,
+    };
+    let alone = dice.below(5) == 0;
+    let every = Duration::from_millis(400 + dice.below(12_000));
+    let first = Duration::from_millis(1_000 + dice.below(5_000));
+    let hello = if class == Class::Forgets { "" } else { r#","hello":"FROM {position}""# };
+    let readers = if alone { r#","readers":"one""# } else { "" };
+    let position = if class == Class::Forgets { "" } else { r#""position":{"at":"/n","order":"increasing"}"# };
+    let sink = dice.below(SINKS as u64);
+    let text = format!(
+        r#"{{"id":"f{n:03}","source":{{"tcp":{{"address":"up:1"{hello}}}{readers}}},"codec":{{"ndjson":{{{position}}}}},
+            "sink":{{"postgres":{{"url":{{"env":"DB{sink}"}},"table":"t","columns":{{"n":"/n"}}}}}}}}"#
+    );
+    let document: Document = serde_json::from_str(&text).expect("a flow document");
+    (document.check().expect("a good flow document"), Feed { class, alone, every, first })
+}
+
+fn relabelled(spec: &Spec, n: usize) -> Option<Spec> {
+    let mut document = spec.document().clone();
+    document.labels.insert("again".to_owned(), n.to_string());
+    document.check().ok()
+}

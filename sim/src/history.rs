@@ -1,0 +1,367 @@
+//! What truly happened, in order: the record that invariants judge and that people read.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use tenure_core::{
+    id::{FlowId, NodeName, Revision, SessionId},
+    record::{Assignment, Purpose, Verdict},
+    token::{Holder, Token},
+};
+
+use crate::{
+    executor::{Executor, Pid, lock},
+    invariant::{self, Invariant, Violation},
+    time::Time,
+};
+
+/// One thing that happened.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// Something was done to the world, or began.
+    Note(String),
+    /// A process came up.
+    Up {
+        /// Which.
+        pid: Pid,
+        /// On which machine, under which name.
+        node: NodeName,
+        /// As sinks know it.
+        holder: Holder,
+    },
+    /// A process is gone, or ended by itself.
+    Down(Pid),
+    /// A process stands still.
+    Frozen(Pid),
+    /// It goes on. If its clock stood still, too, nothing in it can tell.
+    Thawed {
+        /// Which.
+        pid: Pid,
+        /// See above.
+        clock_stood: bool,
+    },
+    /// A node record appeared in the store: a session.
+    SessionOpened {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        session: SessionId,
+        /// Of which process.
+        holder: Holder,
+        /// Carried by this lease.
+        lease: u64,
+    },
+    /// A node record went.
+    SessionEnded {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        session: SessionId,
+        /// At which revision.
+        at: Revision,
+    },
+    /// A process got a renewal of its lease acknowledged.
+    Renewed {
+        /// Which process.
+        pid: Pid,
+        /// Which lease.
+        lease: u64,
+        /// When it had sent it.
+        sent: Time,
+    },
+    /// A process was told that its lease is gone.
+    ToldGone {
+        /// Which process.
+        pid: Pid,
+        /// Which lease.
+        lease: u64,
+    },
+    /// A process asks for a lease to be ended: its own, or that of its former life.
+    Revoked {
+        /// Who asks.
+        pid: Pid,
+        /// Which lease.
+        lease: u64,
+    },
+    /// Somebody has the office, or nobody.
+    Office {
+        /// Whose it is now.
+        by: Option<(NodeName, SessionId)>,
+        /// Since which revision.
+        at: Revision,
+    },
+    /// An assignment was written.
+    Assigned {
+        /// Which flow.
+        flow: FlowId,
+        /// At which revision.
+        at: Revision,
+        /// What it says.
+        assignment: Box<Assignment>,
+    },
+    /// A verdict was written.
+    Judged {
+        /// Which flow.
+        flow: FlowId,
+        /// At which revision.
+        at: Revision,
+        /// What it says.
+        verdict: Verdict,
+    },
+    /// The store went back to a backup, and begins another lineage.
+    Restored {
+        /// From this revision on.
+        at: Revision,
+    },
+    /// A process asks a sink to raise a fence.
+    ClaimSent {
+        /// Who.
+        pid: Pid,
+        /// Which flow.
+        flow: FlowId,
+        /// To this token.
+        token: Token,
+    },
+    /// A fence was raised.
+    Claimed {
+        /// In which sink.
+        sink: usize,
+        /// Which flow's.
+        flow: FlowId,
+        /// To this token.
+        token: Token,
+        /// Whose.
+        holder: Holder,
+        /// The last durable batch.
+        seq: u64,
+    },
+    /// A batch became durable.
+    Committed {
+        /// In which sink.
+        sink: usize,
+        /// Whose.
+        flow: FlowId,
+        /// Under which token.
+        token: Token,
+        /// By which process.
+        holder: Holder,
+        /// Its number.
+        seq: u64,
+        /// The numbers of its records.
+        records: Vec<u64>,
+    },
+    /// A sink forgot what it had not replicated: this is what it knows of the flow now.
+    Rewound {
+        /// Which sink.
+        sink: usize,
+        /// Which flow.
+        flow: FlowId,
+        /// Its fence row: token, holder and the last durable batch; none if it had none then.
+        row: Option<(Token, Holder, u64)>,
+        /// How many records are left.
+        records: usize,
+    },
+    /// A pipeline was told that a batch is durable.
+    Settled {
+        /// By which process.
+        pid: Pid,
+        /// In which sink.
+        sink: usize,
+        /// Whose.
+        flow: FlowId,
+        /// Under which token.
+        token: Token,
+        /// Its number.
+        seq: u64,
+    },
+    /// A reader connected to a feed.
+    ReadOn {
+        /// The connection.
+        reader: u64,
+        /// By which process.
+        pid: Pid,
+        /// Which flow's feed.
+        flow: FlowId,
+        /// The feed allows one reader.
+        alone: bool,
+    },
+    /// A reader let go.
+    ReadOff {
+        /// The connection.
+        reader: u64,
+    },
+    /// A person was told that a flow has stopped.
+    Stopped {
+        /// Which.
+        flow: FlowId,
+        /// The revision of the flow record that asked for it.
+        at: Revision,
+    },
+    /// A person wants something.
+    Asked {
+        /// Of which flow.
+        flow: FlowId,
+        /// What.
+        what: String,
+    },
+    /// A watch brought changes.
+    Watched {
+        /// Which watch.
+        watch: u64,
+        /// What it said.
+        said: Said,
+    },
+}
+
+/// What one change of a watch says, as far as its order is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// It was opened, to go on after that revision.
+    Opened(Option<u64>),
+    /// A list begins.
+    Begin,
+    /// The list is complete.
+    Ready(u64),
+    /// Something was written or removed at that revision, if the change says it.
+    Change(Option<u64>),
+    /// All is told up to here.
+    At(u64),
+}
+
+/// The record. Clones share it.
+#[derive(Clone)]
+pub struct History(Arc<Mutex<Inner>>);
+
+struct Inner {
+    executor: Arc<Executor>,
+    lines: Option<Vec<(Time, Event)>>,
+    events: u64,
+    invariants: Vec<Box<dyn Invariant>>,
+    violation: Option<(Time, Violation)>,
+}
+
+impl History {
+    /// An empty record; `keep` says whether the events are kept to be read.
+    pub fn new(executor: Arc<Executor>, keep: bool) -> History {
+        History(Arc::new(Mutex::new(Inner {
+            executor,
+            lines: keep.then(Vec::new),
+            events: 0,
+            invariants: invariant::all(),
+            violation: None,
+        })))
+    }
+
+    /// Writes down what has just happened, and judges it.
+    pub fn record(&self, event: Event) {
+        let mut inner = lock(&self.0);
+        let now = inner.executor.now();
+        inner.events += 1;
+        let Inner { invariants, violation, .. } = &mut *inner;
+        for invariant in invariants {
+            if let Err(found) = invariant.see(now, &event)
+                && violation.is_none()
+            {
+                *violation = Some((now, found));
+            }
+        }
+        if let Some(lines) = &mut inner.lines {
+            lines.push((now, event));
+        }
+    }
+
+    /// A line about the world.
+    pub fn note(&self, line: impl Into<String>) {
+        self.record(Event::Note(line.into()));
+    }
+
+    /// Something that only the end shows.
+    pub fn accuse(&self, violation: Violation) {
+        let mut inner = lock(&self.0);
+        let now = inner.executor.now();
+        inner.violation.get_or_insert((now, violation));
+    }
+
+    /// The first thing that must not have happened, if one did.
+    pub fn violation(&self) -> Option<(Time, Violation)> {
+        lock(&self.0).violation.clone()
+    }
+
+    /// How many events there were.
+    pub fn events(&self) -> u64 {
+        lock(&self.0).events
+    }
+
+    /// The events, if they were kept.
+    pub fn lines(&self) -> Vec<(Time, Event)> {
+        lock(&self.0).lines.clone().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}", self.0)
+    }
+}
+
+fn short(holder: &Holder) -> u32 {
+    holder.0 as u32
+}
+
+/// One dense line.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Note(line) => write!(f, "== {line}"),
+            Event::Up { pid, node, holder } => write!(f, "{pid} up: {node} ({:08x})", short(holder)),
+            Event::Down(pid) => write!(f, "{pid} down"),
+            Event::Frozen(pid) => write!(f, "{pid} frozen"),
+            Event::Thawed { pid, clock_stood } => {
+                write!(f, "{pid} thawed{}", if *clock_stood { ", its clock stood still" } else { "" })
+            }
+            Event::SessionOpened { node, session, lease, .. } => write!(f, "{node} opens {session} (lease {lease})"),
+            Event::SessionEnded { node, session, at } => write!(f, "{node} {session} ended @{at}"),
+            Event::Renewed { pid, lease, sent } => write!(f, "{pid} lease {lease} renewed, sent {sent}"),
+            Event::ToldGone { pid, lease } => write!(f, "{pid} told that lease {lease} is gone"),
+            Event::Revoked { pid, lease } => write!(f, "{pid} ends lease {lease}"),
+            Event::Office { by: Some((node, session)), at } => write!(f, "office: {node}/{session} @{at}"),
+            Event::Office { by: None, at } => write!(f, "office: vacant @{at}"),
+            Event::Assigned { flow, at, assignment } => {
+                let close = if assignment.purpose == Purpose::Close { " close" } else { "" };
+                write!(
+                    f,
+                    "{flow} -> {}/{} {}{close} {} ({}) @{at}",
+                    assignment.node, assignment.session, assignment.token, assignment.phase, assignment.why
+                )
+            }
+            Event::Judged { flow, at, verdict } => {
+                write!(f, "{flow} judged {:?} at {} for {} @{at}", verdict.outcome, verdict.token, verdict.generation)
+            }
+            Event::Restored { at } => write!(f, "the store goes on from a backup @{at}"),
+            Event::ClaimSent { pid, flow, token } => write!(f, "{flow} {token} {pid} asks for the fence"),
+            Event::Claimed { sink, flow, token, holder, seq } => {
+                write!(f, "{flow} {token} db{sink} fence raised by {:08x}, seq {seq}", short(holder))
+            }
+            Event::Committed { sink, flow, token, holder, seq, records } => {
+                let (first, last) = (records.first().copied().unwrap_or(0), records.last().copied().unwrap_or(0));
+                write!(f, "{flow} {token} db{sink} committed #{seq} {first}..{last} by {:08x}", short(holder))
+            }
+            Event::Rewound { sink, flow, row: Some((token, _, seq)), records } => {
+                write!(f, "{flow} db{sink} rewound to {token} #{seq}, {records} records")
+            }
+            Event::Rewound { sink, flow, row: None, records } => {
+                write!(f, "{flow} db{sink} rewound to nothing, {records} records")
+            }
+            Event::Settled { pid, sink, flow, token, seq } => write!(f, "{flow} {token} db{sink} {pid} knows #{seq}"),
+            Event::ReadOn { reader, pid, flow, alone } => {
+                write!(f, "{flow} {pid} reads ({}{reader})", if *alone { "alone, " } else { "" })
+            }
+            Event::ReadOff { reader } => write!(f, "reader {reader} is gone"),
+            Event::Stopped { flow, at } => write!(f, "{flow} 200: stopped, asked @{at}"),
+            Event::Asked { flow, what } => write!(f, "{flow} asked: {what}"),
+            Event::Watched { watch, said } => write!(f, "watch {watch}: {said:?}"),
+        }
+    }
+}

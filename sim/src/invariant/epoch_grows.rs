@@ -1,0 +1,43 @@
+//! A flow's tokens in the store only grow, and none is ever given to two sessions.
+
+use std::collections::BTreeMap;
+
+use tenure_core::{
+    id::{FlowId, NodeName, SessionId},
+    token::Token,
+};
+
+use super::Invariant;
+use crate::{history::Event, time::Time};
+
+/// See the module's head.
+#[derive(Default)]
+pub(super) struct EpochGrows {
+    latest: BTreeMap<FlowId, (Token, (NodeName, SessionId))>,
+}
+
+impl Invariant for EpochGrows {
+    fn rule(&self) -> &'static str {
+        "epoch_grows"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "A flow's tokens in the store only grow, and none is ever given to two sessions."
+    }
+
+    fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
+        let Event::Assigned { flow, assignment, .. } = event else { return Ok(()) };
+        let (token, owner) = (assignment.token, (assignment.node.clone(), assignment.session));
+        // What a restored store has forgotten is remembered here: its tokens must be above, too.
+        match self.latest.get(flow) {
+            Some((before, had)) if token.same_owner(*before) && owner != *had => {
+                Err(format!("{flow} {token} was {}/{}'s and is {}/{}'s", had.0, had.1, owner.0, owner.1))
+            }
+            Some((before, _)) if token < *before => Err(format!("{flow} went from {before} to {token}")),
+            _ => {
+                self.latest.insert(flow.clone(), (token, owner));
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! In the order of a sink's commits a flow's tokens never fall: after a fence is raised, nothing enters under a smaller token.
+
+use std::collections::BTreeMap;
+
+use tenure_core::{id::FlowId, token::Token};
+
+use super::Invariant;
+use crate::{history::Event, time::Time};
+
+/// See the module's head.
+#[derive(Default)]
+pub(super) struct FenceGrows {
+    highest: BTreeMap<(usize, FlowId), Token>,
+}
+
+impl Invariant for FenceGrows {
+    fn rule(&self) -> &'static str {
+        "fence_grows"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "In the order of a sink's commits a flow's tokens never fall: after a fence is raised, nothing enters under a smaller token."
+    }
+
+    fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Claimed { sink, flow, token, .. } | Event::Committed { sink, flow, token, .. } => {
+                let highest = self.highest.entry((*sink, flow.clone())).or_insert(*token);
+                if token < highest {
+                    return Err(format!("{flow} db{sink}: {token} after {highest}"));
+                }
+                *highest = *token;
+            }
+            Event::Rewound { sink, flow, row, .. } => match row {
+                Some((token, ..)) => drop(self.highest.insert((*sink, flow.clone()), *token)),
+                None => drop(self.highest.remove(&(*sink, flow.clone()))),
+            },
+            _ => (),
+        }
+        Ok(())
+    }
+}

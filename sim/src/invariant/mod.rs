@@ -1,0 +1,91 @@
+//! What must hold, whatever breaks: one file and one sentence each. Every one sees all that truly
+//! happened, in order, and says when it must not have.
+
+use std::fmt;
+
+use crate::{history::Event, time::Time};
+
+mod checkpoint_grows;
+mod epoch_grows;
+mod fence_grows;
+mod fence_before_reading;
+mod history_is_linear;
+mod lost_is_final;
+mod no_overlap;
+mod one_office;
+mod one_writer;
+mod session_outlives_validity;
+mod settled_is_kept;
+mod stopped_is_silent;
+mod tokens_are_for_the_living;
+mod watch_is_whole;
+mod moves_are_explained;
+
+/// Something happened that must not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which sentence was broken.
+    pub rule: &'static str,
+    /// How.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.detail)
+    }
+}
+
+/// What only the end of a run shows, with the names that violations carry.
+pub const AT_THE_END: &[(&str, &str)] = &[
+    ("exactly_once", "After peace every record of a feed that can be resumed is in the sink once, in order."),
+    ("every_flow_runs", "After peace every flow runs within the bound, and people are told so."),
+    ("plan_is_stable", "After peace there is nothing left to move."),
+];
+
+/// One sentence.
+pub trait Invariant: Send {
+    /// Its name.
+    fn rule(&self) -> &'static str;
+
+    /// What it says, for people.
+    fn sentence(&self) -> &'static str;
+
+    /// Judges what has just happened.
+    ///
+    /// # Errors
+    /// How the sentence was broken.
+    fn check(&mut self, now: Time, event: &Event) -> Result<(), String>;
+}
+
+impl dyn Invariant {
+    /// Judges what has just happened.
+    ///
+    /// # Errors
+    /// What must not have happened.
+    pub fn see(&mut self, now: Time, event: &Event) -> Result<(), Violation> {
+        let rule = self.rule();
+        self.check(now, event).map_err(|detail| Violation { rule, detail })
+    }
+}
+
+/// All of them, fresh.
+pub fn all() -> Vec<Box<dyn Invariant>> {
+    vec![
+        Box::<epoch_grows::EpochGrows>::default(),
+        Box::<tokens_are_for_the_living::TokensAreForTheLiving>::default(),
+        Box::<one_office::OneOffice>::default(),
+        Box::<fence_grows::FenceGrows>::default(),
+        Box::<one_writer::OneWriter>::default(),
+        Box::<history_is_linear::HistoryIsLinear>::default(),
+        Box::<checkpoint_grows::CheckpointGrows>::default(),
+        Box::<settled_is_kept::SettledIsKept>::default(),
+        Box::<session_outlives_validity::SessionOutlivesValidity>::default(),
+        Box::<no_overlap::NoOverlap>::default(),
+        Box::<fence_before_reading::FenceBeforeReading>::default(),
+        Box::<lost_is_final::LostIsFinal>::default(),
+        Box::<stopped_is_silent::StoppedIsSilent>::default(),
+        Box::<watch_is_whole::WatchIsWhole>::default(),
+        Box::<moves_are_explained::MovesAreExplained>::default(),
+    ]
+}

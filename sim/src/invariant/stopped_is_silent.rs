@@ -1,0 +1,71 @@
+//! Once a stop was answered with success, nothing that was begun before it enters any sink.
+
+use std::collections::BTreeMap;
+
+use tenure_core::{
+    id::{FlowId, Revision},
+    record::Purpose,
+    token::Token,
+};
+
+use super::Invariant;
+use crate::{history::Event, time::Time};
+
+/// See the module's head.
+#[derive(Default)]
+pub(super) struct StoppedIsSilent {
+    latest: BTreeMap<FlowId, Latest>,
+}
+
+impl Invariant for StoppedIsSilent {
+    fn rule(&self) -> &'static str {
+        "stopped_is_silent"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Once a stop was answered with success, nothing that was begun before it enters any sink."
+    }
+
+    fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Assigned { flow, at, assignment } => {
+                let latest = self.latest.entry(flow.clone()).or_default();
+                latest.token = latest.token.max(Some(assignment.token));
+                if assignment.purpose == Purpose::Run {
+                    latest.generation = latest.generation.max(assignment.generation);
+                }
+                latest.at = *at;
+            }
+            Event::Stopped { flow, at } => {
+                let latest = self.latest.entry(flow.clone()).or_default();
+                // Whoever was given the flow for a later wish may write.
+                if latest.generation <= *at {
+                    latest.silent_up_to = latest.token;
+                }
+            }
+            Event::Committed { sink, flow, token, seq, .. } => {
+                let silent = self.latest.get(flow).and_then(|latest| latest.silent_up_to);
+                if silent.is_some_and(|silent| token.same_owner(silent) || *token < silent) {
+                    return Err(format!("{flow} {token} db{sink}: batch {seq} entered after the stop was answered"));
+                }
+            }
+            // The raised fence may be among what the sink forgot, or the verdict among what the store did.
+            Event::Rewound { flow, .. } => {
+                if let Some(latest) = self.latest.get_mut(flow) {
+                    latest.silent_up_to = None;
+                }
+            }
+            Event::Restored { .. } => self.latest.values_mut().for_each(|latest| latest.silent_up_to = None),
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Latest {
+    token: Option<Token>,
+    generation: Revision,
+    at: Revision,
+    silent_up_to: Option<Token>,
+}

@@ -1,0 +1,209 @@
+//! The store as one process sees it: through the network, where a request can get lost, or its
+//! answer, after it has happened.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tenure_store::{Change, Committed, Key, LeaseId, Renewal, Revision, Snapshot, Store, Txn, Unavailable, Watch};
+use tokio::sync::oneshot;
+
+use crate::{
+    depot::Depot,
+    executor::{Executor, Pid, Sleep},
+    history::{Event, History, Said},
+    net::{Net, Place},
+};
+
+/// Without an answer for this long the client gives up.
+const GIVE_UP: Duration = Duration::from_secs(2);
+/// What agreeing and syncing take.
+const COMMIT: Duration = Duration::from_millis(2);
+/// A connection on which nothing arrives is tried again this often, and broken after so many tries.
+const RETRANSMIT: Duration = Duration::from_millis(400);
+const RETRANSMITS_MAX: u32 = 20;
+
+/// See the module's head.
+#[derive(Clone)]
+pub struct Wire {
+    /// The heap.
+    pub executor: Arc<Executor>,
+    /// The network.
+    pub net: Net,
+    /// The far end.
+    pub depot: Depot,
+    /// Who asks.
+    pub pid: Pid,
+    /// From where.
+    pub machine: Place,
+    /// The record.
+    pub history: History,
+}
+
+impl Wire {
+    /// None if no answer came in time; it may have happened.
+    async fn ask<T: Send + 'static>(
+        &self,
+        takes: Duration,
+        what: impl FnOnce(&Depot) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        if let Some(there) = self.net.leg(self.machine, Place::Store) {
+            let this = self.clone();
+            self.executor.after(there + takes, move || {
+                let answer = what(&this.depot);
+                if let (Some(answer), Some(back)) = (answer, this.net.leg(Place::Store, this.machine)) {
+                    this.executor.after(back, move || drop(tell.send(answer)));
+                }
+            });
+        }
+        match told.await {
+            Ok(answer) => Some(answer),
+            Err(_) => {
+                self.executor.sleep(GIVE_UP).await;
+                None
+            }
+        }
+    }
+}
+
+fn silent() -> Unavailable {
+    Unavailable { why: "no answer".to_owned() }
+}
+
+impl Store for Wire {
+    fn read(&self, prefixes: Vec<Key>) -> BoxFuture<'_, Result<Snapshot, Unavailable>> {
+        Box::pin(async move {
+            let asked = self.ask(Duration::ZERO, move |depot| depot.memory().read(prefixes).now_or_never());
+            asked.await.unwrap_or_else(|| Err(silent()))
+        })
+    }
+
+    fn commit(&self, txn: Txn) -> BoxFuture<'_, Committed> {
+        Box::pin(async move {
+            let asked = self.ask(COMMIT, move |depot| depot.commit(txn)).await;
+            asked.unwrap_or_else(|| Committed::Unknown("no answer".to_owned()))
+        })
+    }
+
+    fn watch(&self, prefixes: Vec<Key>, from: Option<Revision>) -> BoxFuture<'_, Result<Box<dyn Watch>, Unavailable>> {
+        Box::pin(async move {
+            let asked = self.ask(Duration::ZERO, move |depot| depot.memory().watch(prefixes, from).now_or_never());
+            let inner = asked.await.unwrap_or_else(|| Err(silent()))?;
+            let (number, deaf) = self.depot.watch_opened();
+            self.history.record(Event::Watched { watch: number, said: Said::Opened(from.map(|at| at.0)) });
+            let wire = self.clone();
+            Ok(Box::new(Stream { wire, inner, number, deaf, on_the_way: VecDeque::new(), transit: None, tries: 0 })
+                as Box<dyn Watch>)
+        })
+    }
+
+    fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, Unavailable>> {
+        Box::pin(async move {
+            let asked = self.ask(COMMIT, move |depot| depot.memory().grant(ttl).now_or_never());
+            asked.await.unwrap_or_else(|| Err(silent()))
+        })
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Renewal, Unavailable>> {
+        Box::pin(async move {
+            let sent = self.executor.now();
+            let asked = self.ask(Duration::ZERO, move |depot| depot.memory().keep_alive(lease).now_or_never());
+            let renewal = asked.await.unwrap_or_else(|| Err(silent()));
+            match &renewal {
+                Ok(Renewal::Alive { .. }) => {
+                    self.history.record(Event::Renewed { pid: self.pid, lease: lease.0, sent });
+                }
+                Ok(Renewal::Gone) => self.history.record(Event::ToldGone { pid: self.pid, lease: lease.0 }),
+                Err(_) => (),
+            }
+            renewal
+        })
+    }
+
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Committed> {
+        Box::pin(async move {
+            self.history.record(Event::Revoked { pid: self.pid, lease: lease.0 });
+            let asked = self.ask(COMMIT, move |depot| depot.revoke(lease)).await;
+            asked.unwrap_or_else(|| Committed::Unknown("no answer".to_owned()))
+        })
+    }
+}
+
+/// A watch's connection: in order, late, and broken if nothing passes for long.
+struct Stream {
+    wire: Wire,
+    inner: Box<dyn Watch>,
+    number: u64,
+    deaf: Arc<AtomicBool>,
+    /// What the store has sent, and the end of it.
+    on_the_way: VecDeque<Option<Vec<Change>>>,
+    transit: Option<Sleep>,
+    tries: u32,
+}
+
+impl Stream {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<Change>>> {
+        loop {
+            if self.deaf.load(Ordering::Relaxed) {
+                // Nothing will ever come; whoever waits has to find that out.
+                return Poll::Pending;
+            }
+            if self.on_the_way.is_empty() {
+                let batch = ready!(self.inner.next().poll_unpin(cx));
+                self.on_the_way.push_back(batch);
+            }
+            if self.transit.is_none() {
+                self.transit = Some(match self.wire.net.leg(Place::Store, self.wire.machine) {
+                    Some(span) => {
+                        self.tries = 0;
+                        self.wire.executor.sleep(span)
+                    }
+                    None if self.tries >= RETRANSMITS_MAX => return Poll::Ready(None),
+                    None => {
+                        self.tries += 1;
+                        self.wire.executor.sleep(RETRANSMIT)
+                    }
+                });
+            }
+            if let Some(transit) = &mut self.transit {
+                ready!(Pin::new(transit).poll(cx));
+            }
+            self.transit = None;
+            if self.tries == 0 {
+                let batch = self.on_the_way.pop_front().flatten();
+                self.note(batch.as_deref().unwrap_or_default());
+                return Poll::Ready(batch);
+            }
+        }
+    }
+
+    fn note(&self, batch: &[Change]) {
+        for change in batch {
+            let said = match change {
+                Change::Begin => Said::Begin,
+                Change::Has(_) => continue,
+                Change::Ready(at) => Said::Ready(at.0),
+                Change::Put(entry) => Said::Change(Some(entry.modified.0)),
+                Change::Gone(_, at) => Said::Change(Some(at.0)),
+                Change::At(at) => Said::At(at.0),
+            };
+            self.wire.history.record(Event::Watched { watch: self.number, said });
+        }
+    }
+}
+
+impl Watch for Stream {
+    fn next(&mut self) -> BoxFuture<'_, Option<Vec<Change>>> {
+        Box::pin(poll_fn(|cx| self.poll_next(cx)))
+    }
+}
