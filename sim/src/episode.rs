@@ -378,7 +378,15 @@ impl Hand {
             What::Compact => depot.compact(),
             What::Restore => {
                 depot.back_up();
-                self.later(fault, |this| this.around.depot.restore());
+                // As operators are told: no session of the former store may still be counted on.
+                self.later(fault, |this| {
+                    this.around.depot.outage(true);
+                    let timing = Timing::default();
+                    let silence = timing.ttl * 1000 / (1000 - timing.rate_error_permille);
+                    let this = this.clone();
+                    let executor = this.around.executor.clone();
+                    executor.after(silence, move || this.around.depot.restore());
+                });
             }
             What::SinkDown(n) => {
                 databases[n % SINKS].stop();

@@ -2,14 +2,11 @@
 //! answer, after it has happened.
 
 use std::{
-    collections::VecDeque,
-    future::poll_fn,
-    pin::Pin,
+    future::pending,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -28,9 +25,11 @@ use crate::{
 const GIVE_UP: Duration = Duration::from_secs(2);
 /// What agreeing and syncing take.
 const COMMIT: Duration = Duration::from_millis(2);
-/// A connection on which nothing arrives is tried again this often, and broken after so many tries.
-const RETRANSMIT: Duration = Duration::from_millis(400);
-const RETRANSMITS_MAX: u32 = 20;
+/// What is lost on a connection is sent again this often, and so many times.
+const RETRANSMIT: Duration = Duration::from_millis(200);
+const RETRANSMITS_MAX: u32 = 40;
+/// A connection through a cut link is given up after this long.
+const BROKEN_AFTER: Duration = Duration::from_secs(8);
 
 /// See the module's head.
 #[derive(Clone)]
@@ -57,14 +56,17 @@ impl Wire {
         what: impl FnOnce(&Depot) -> Option<T> + Send + 'static,
     ) -> Option<T> {
         let (tell, told) = oneshot::channel();
-        if let Some(there) = self.net.leg(self.machine, Place::Store) {
-            let this = self.clone();
-            self.executor.after(there + takes, move || {
-                let answer = what(&this.depot);
-                if let (Some(answer), Some(back)) = (answer, this.net.leg(Place::Store, this.machine)) {
-                    this.executor.after(back, move || drop(tell.send(answer)));
-                }
-            });
+        match self.net.leg(self.machine, Place::Store) {
+            Some(there) => {
+                let this = self.clone();
+                self.executor.after(there + takes, move || {
+                    let answer = what(&this.depot);
+                    if let (Some(answer), Some(back)) = (answer, this.net.leg(Place::Store, this.machine)) {
+                        this.executor.after(back, move || drop(tell.send(answer)));
+                    }
+                });
+            }
+            None => drop(tell),
         }
         match told.await {
             Ok(answer) => Some(answer),
@@ -102,8 +104,7 @@ impl Store for Wire {
             let (number, deaf) = self.depot.watch_opened();
             self.history.record(Event::Watched { watch: number, said: Said::Opened(from.map(|at| at.0)) });
             let wire = self.clone();
-            Ok(Box::new(Stream { wire, inner, number, deaf, on_the_way: VecDeque::new(), transit: None, tries: 0 })
-                as Box<dyn Watch>)
+            Ok(Box::new(Stream { wire, inner, number, deaf, on_the_way: None, over: false }) as Box<dyn Watch>)
         })
     }
 
@@ -145,46 +146,45 @@ struct Stream {
     inner: Box<dyn Watch>,
     number: u64,
     deaf: Arc<AtomicBool>,
-    /// What the store has sent, and the end of it.
-    on_the_way: VecDeque<Option<Vec<Change>>>,
-    transit: Option<Sleep>,
-    tries: u32,
+    /// What the store has sent (or that it sends no more), and how long it is on its way still.
+    on_the_way: Option<(Option<Vec<Change>>, Sleep)>,
+    over: bool,
 }
 
 impl Stream {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<Change>>> {
-        loop {
-            if self.deaf.load(Ordering::Relaxed) {
-                // Nothing will ever come; whoever waits has to find that out.
-                return Poll::Pending;
-            }
-            if self.on_the_way.is_empty() {
-                let batch = ready!(self.inner.next().poll_unpin(cx));
-                self.on_the_way.push_back(batch);
-            }
-            if self.transit.is_none() {
-                self.transit = Some(match self.wire.net.leg(Place::Store, self.wire.machine) {
-                    Some(span) => {
-                        self.tries = 0;
-                        self.wire.executor.sleep(span)
-                    }
-                    None if self.tries >= RETRANSMITS_MAX => return Poll::Ready(None),
-                    None => {
-                        self.tries += 1;
-                        self.wire.executor.sleep(RETRANSMIT)
-                    }
-                });
-            }
-            if let Some(transit) = &mut self.transit {
-                ready!(Pin::new(transit).poll(cx));
-            }
-            self.transit = None;
-            if self.tries == 0 {
-                let batch = self.on_the_way.pop_front().flatten();
-                self.note(batch.as_deref().unwrap_or_default());
-                return Poll::Ready(batch);
+    /// Dropping the future loses nothing: what is on its way stays so.
+    async fn receive(&mut self) -> Option<Vec<Change>> {
+        if self.deaf.load(Ordering::Relaxed) {
+            // Nothing will ever come; whoever waits has to find that out.
+            return pending().await;
+        }
+        if self.over {
+            return None;
+        }
+        if self.on_the_way.is_none() {
+            let sent = self.inner.next().await;
+            let (span, arrives) = self.transit();
+            self.on_the_way = Some((sent.filter(|_| arrives), self.wire.executor.sleep(span)));
+        }
+        let (_, transit) = self.on_the_way.as_mut()?;
+        transit.await;
+        let (batch, _) = self.on_the_way.take()?;
+        self.over = batch.is_none();
+        self.note(batch.as_deref().unwrap_or_default());
+        batch
+    }
+
+    /// What is lost on its way is sent again, until the connection is given up.
+    fn transit(&self) -> (Duration, bool) {
+        let mut waited = Duration::ZERO;
+        for _ in 0..RETRANSMITS_MAX {
+            match self.wire.net.leg(Place::Store, self.wire.machine) {
+                Some(span) => return (waited + span, true),
+                None if self.wire.net.is_cut(Place::Store, self.wire.machine) => return (BROKEN_AFTER, false),
+                None => waited += RETRANSMIT,
             }
         }
+        (waited, false)
     }
 
     fn note(&self, batch: &[Change]) {
@@ -204,6 +204,6 @@ impl Stream {
 
 impl Watch for Stream {
     fn next(&mut self) -> BoxFuture<'_, Option<Vec<Change>>> {
-        Box::pin(poll_fn(|cx| self.poll_next(cx)))
+        Box::pin(self.receive())
     }
 }

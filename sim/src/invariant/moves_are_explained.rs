@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tenure_core::{
     id::{FlowId, NodeName, SessionId},
-    record::{Phase, Why},
+    record::{Phase, Purpose, Why},
     token::Token,
 };
 
@@ -38,13 +38,15 @@ impl Invariant for MovesAreExplained {
                     node: assignment.node.clone(),
                     session: assignment.session,
                     phase: assignment.phase.clone(),
+                    purpose: assignment.purpose,
                 };
                 let before = self.held.insert(flow.clone(), now);
                 let Some(before) = before.filter(|before| !before.token.same_owner(assignment.token)) else {
                     return Ok(());
                 };
                 let gone = self.open.get(&before.node) != Some(&before.session);
-                let released = before.phase == Phase::Released;
+                // Who only raises the fence gives way.
+                let released = before.phase == Phase::Released || before.purpose == Purpose::Close;
                 let true_then = match &assignment.why {
                     Why::HolderGone { node } => *node == before.node && gone,
                     // A flow that was removed and applied anew goes on above its former tokens.
@@ -71,4 +73,5 @@ struct Held {
     node: NodeName,
     session: SessionId,
     phase: Phase,
+    purpose: Purpose,
 }

@@ -73,6 +73,8 @@ impl NodeMachine {
         }
         let at = self.inbox.order(&flow).map_or(Revision(0), |(_, at)| at);
         match exit {
+            // Nobody has claimed above us: it is the sink that has forgotten. The next claim tells what it knows.
+            Exit::Fenced { by } if by <= token => self.failed(now, &flow, ended.order, went_back(by, token)),
             Exit::Fenced { by } => local.park(ended.order, at, fenced(by, token)),
             Exit::Regressed { stored } if may_be_newer && is_next_owner(stored, token) => {
                 let until = now.after(SUCCESSOR_IS_HEARD_OF);
@@ -297,6 +299,16 @@ fn retry_span(before: u32, dice: &mut Dice) -> Duration {
 
 fn fenced(by: Token, ours: Token) -> Reason {
     Reason::new(Code::Fenced, format!("the sink holds token {by}, ours was {ours}"))
+}
+
+fn went_back(by: Token, ours: Token) -> Reason {
+    Reason::new(
+        Code::SinkRefuses,
+        format!(
+            "the sink refuses token {ours} and holds {by}, which is not above it: it has gone back in time (a failover that lost \
+             its last commits, or a restore); the flow goes on from what the sink knows now"
+        ),
+    )
 }
 
 /// An owner that the same history of the store may have issued after ours.
