@@ -123,6 +123,9 @@ struct Inner {
 /// One in so many pushes of news arrives twice.
 const NEWS_TWICE_ONE_IN: u64 = 50;
 
+/// What the data directory of a machine's own node is called.
+const HOME: &str = "home";
+
 impl Cluster {
     /// Machines on which nothing runs yet.
     pub fn new(around: Surroundings, machines: Vec<(Blueprint, Clock)>, dice: Dice) -> Cluster {
@@ -151,7 +154,7 @@ impl Cluster {
     /// Starts the node on a machine where none is up.
     pub fn start(&self, machine: usize) {
         if self.pid(machine).is_none() {
-            let running = self.boot(machine, "home");
+            let running = self.boot(machine, HOME);
             lock(&self.0.machines)[machine].process = Some(running);
         }
     }
@@ -229,7 +232,10 @@ impl Cluster {
         });
         let (mut coordinator, mut door) = (None, None);
         if let Some(view) = view {
-            lock(&self.0.views).insert(machine, (pid, view.clone()));
+            // News goes to addresses, and a copy of a directory has another one.
+            if home == HOME {
+                lock(&self.0.views).insert(machine, (pid, view.clone()));
+            }
             let (told, told_in) = mpsc::unbounded_channel();
             let prefixes = watching::picture_prefixes();
             let ear = Ear::new("the records", world.clone(), Arc::clone(&store), prefixes, node.committed());

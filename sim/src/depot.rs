@@ -43,7 +43,8 @@ struct Inner {
 
 struct Changing {
     dice: Dice,
-    down: bool,
+    /// How many reasons there are for the store to be away.
+    down: u32,
     /// Commits that a leader without a quorum has in its log; they happen when it has one again.
     late: Vec<Txn>,
     backups: Vec<State>,
@@ -65,7 +66,7 @@ impl Depot {
             clock,
             state: Mutex::new(Changing {
                 dice,
-                down: false,
+                down: 0,
                 late: Vec::new(),
                 backups: Vec::new(),
                 restores: 0,
@@ -100,7 +101,7 @@ impl Depot {
     pub fn commit(&self, txn: Txn) -> Option<Committed> {
         {
             let state = &mut *lock(&self.0.state);
-            if state.down {
+            if state.down > 0 {
                 return match state.dice.below(3) {
                     0 => Some(Committed::Unavailable(Unavailable { why: "no quorum".to_owned() })),
                     1 => None,
@@ -156,20 +157,27 @@ impl Depot {
         self.0.memory.compact();
     }
 
-    /// No quorum, or one again. A new leader gives every session its full time.
+    /// No quorum, or one again, once every outage is over. A new leader gives every session its full time.
     pub fn outage(&self, down: bool) {
         self.observe();
-        self.0.memory.outage(down);
         let late = {
             let mut state = lock(&self.0.state);
-            state.down = down;
+            state.down = if down { state.down + 1 } else { state.down.saturating_sub(1) };
             state.observer = None;
-            if down { Vec::new() } else { std::mem::take(&mut state.late) }
+            if state.down > 0 { Vec::new() } else { std::mem::take(&mut state.late) }
         };
+        self.0.memory.outage(lock(&self.0.state).down > 0);
         for txn in late {
             drop(self.0.memory.commit(txn).now_or_never());
         }
         self.observe();
+    }
+
+    /// Every outage is over.
+    pub fn mend(&self) {
+        while lock(&self.0.state).down > 0 {
+            self.outage(false);
+        }
     }
 
     /// Keeps a backup of what there is.
@@ -183,10 +191,8 @@ impl Depot {
         let Some(backup) = lock(&self.0.state).backups.pop() else { return };
         self.observe();
         self.0.memory.restore(backup);
-        self.0.memory.outage(false);
         let lineage = {
             let mut state = lock(&self.0.state);
-            state.down = false;
             state.late.clear();
             state.observer = None;
             state.restores += 1;
@@ -200,10 +206,11 @@ impl Depot {
             self.0.history.record(Event::SessionEnded { node, session, at });
         }
         let cluster = self.0.memory.state().get(keys::CLUSTER).cloned();
+        self.0.memory.outage(false);
         if let Some(txn) = cluster.and_then(|cluster| restored::next_lineage(&cluster, lineage).ok()) {
             drop(self.0.memory.commit(txn).now_or_never());
         }
-        self.observe();
+        self.outage(false);
     }
 
     /// The cluster's own facts, as the first server writes them.

@@ -220,7 +220,7 @@ impl Stage {
         let Surroundings { history, net, depot, databases, upstream, .. } = &self.around;
         history.note("peace");
         net.heal();
-        depot.outage(false);
+        depot.mend();
         databases.iter().for_each(|database| {
             database.start();
             database.slow_down(1);
