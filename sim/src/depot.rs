@@ -26,6 +26,9 @@ use crate::{
     time::Clock,
 };
 
+/// What the wall clock shows at the beginning, in Unix seconds. Only a restore reads it.
+const WALL_CLOCK: u64 = 1_000;
+
 /// The store's own time moves in steps of this.
 const STEP: Duration = Duration::from_millis(50);
 
@@ -48,7 +51,6 @@ struct Changing {
     /// Commits that a leader without a quorum has in its log; they happen when it has one again.
     late: Vec<Txn>,
     backups: Vec<State>,
-    restores: u64,
     observer: Option<Box<dyn Watch>>,
     told: tenure_store::Revision,
     sessions: BTreeMap<NodeName, SessionId>,
@@ -69,7 +71,6 @@ impl Depot {
                 down: 0,
                 late: Vec::new(),
                 backups: Vec::new(),
-                restores: 0,
                 observer: None,
                 told: tenure_store::Revision(0),
                 sessions: BTreeMap::new(),
@@ -190,24 +191,24 @@ impl Depot {
     pub fn restore(&self) {
         let Some(backup) = lock(&self.0.state).backups.pop() else { return };
         self.observe();
-        self.0.memory.restore(backup);
-        let lineage = {
+        let clock = WALL_CLOCK + self.0.executor.now().0 / 1_000_000;
+        self.0.memory.restore(backup, clock);
+        {
             let mut state = lock(&self.0.state);
             state.late.clear();
             state.observer = None;
-            state.restores += 1;
             state.told = self.0.memory.revision();
-            state.restores
-        };
+        }
         let ended: Vec<(NodeName, SessionId)> = std::mem::take(&mut lock(&self.0.state).sessions).into_iter().collect();
         let at = core_revision(self.0.memory.revision());
         self.0.history.record(Event::Restored { at });
         for (node, session) in ended {
             self.0.history.record(Event::SessionEnded { node, session, at });
         }
-        let cluster = self.0.memory.state().get(keys::CLUSTER).cloned();
         self.0.memory.outage(false);
-        if let Some(txn) = cluster.and_then(|cluster| restored::next_lineage(&cluster, lineage).ok()) {
+        let all = self.0.memory.read(vec!["".into()]).now_or_never();
+        let txns = all.and_then(Result::ok).and_then(|all| restored::begin_again(&all, clock).ok()).unwrap_or_default();
+        for txn in txns {
             drop(self.0.memory.commit(txn).now_or_never());
         }
         self.outage(false);

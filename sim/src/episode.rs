@@ -77,6 +77,8 @@ pub struct Report {
 
 /// The cluster is up and its flows run by then.
 const SETTLING: Duration = Duration::from_secs(10);
+/// The end of a restore waits for sessions to be over.
+const AFTERMATH: Duration = Duration::from_secs(6);
 /// After the last trouble ends: a restarted node has to wait for its former session (TTL and the
 /// change of the store's leader), its flows are placed, paced and started; and whatever was tried in
 /// vain is tried again within the longest pause that supervision makes.
@@ -178,7 +180,8 @@ impl Stage {
             self.befall(number, fault);
         }
         let chaos_ends = faults.iter().map(|fault| fault.at.after(fault.lasts)).max().unwrap_or_default();
-        let peace = chaos_ends.max(Time::default().after(SETTLING));
+        // What began last may have an end that comes a little later.
+        let peace = chaos_ends.max(Time::default().after(SETTLING)).after(AFTERMATH);
         if !self.until(peace) {
             return;
         }

@@ -76,8 +76,8 @@ impl Memory {
     }
 
     /// Goes on with a backup, as [`State::restore`] makes it fit to be used. Every watch is over.
-    pub fn restore(&self, mut backup: State) {
-        backup.restore();
+    pub fn restore(&self, mut backup: State, clock: u64) {
+        backup.restore(clock);
         self.inner().restore(backup);
     }
 

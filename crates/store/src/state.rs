@@ -18,9 +18,9 @@ use crate::{
     prefixes::Prefixes,
 };
 
-/// How far a restored backup skips ahead. More commits, leases and ids than that are not made between
-/// a backup and its restore; and a thousand restores still leave revisions that JSON can tell apart.
-pub const RESTORE_SKIP: u64 = 1_000_000_000;
+/// No store makes more commits in a second, nor gives more leases or ids out. A restored backup goes on
+/// from so many for each second of the wall clock, and JSON still tells revisions apart for centuries.
+pub const RESTORE_PACE: u64 = 1_000_000;
 
 /// All that can happen to the state.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -126,11 +126,16 @@ impl State {
 
     /// Makes a backup fit to be used again. What happened since it was taken is gone from here, but not
     /// from the memory of those who saw it: so every lease is over, and no revision, lease or id is
-    /// given out that may have been given out then. Watches begin with a list.
-    pub fn restore(&mut self) {
-        self.revision.0 += RESTORE_SKIP;
-        self.last_lease += RESTORE_SKIP;
-        self.last_id += RESTORE_SKIP;
+    /// given out that may have been given out then, nor after an earlier restore of the same backup.
+    /// Watches begin with a list.
+    ///
+    /// `clock` is the wall clock of the restore, in Unix seconds. It is the one number that rises over
+    /// restores, which nothing in a backup can count.
+    pub fn restore(&mut self, clock: u64) {
+        let beyond = |last: u64| clock.saturating_mul(RESTORE_PACE).max(last + RESTORE_PACE);
+        self.revision.0 = beyond(self.revision.0);
+        self.last_lease = beyond(self.last_lease);
+        self.last_id = beyond(self.last_id);
         let leases: Vec<LeaseId> = self.leases.keys().copied().collect();
         for lease in leases {
             self.end_lease(lease);
@@ -442,7 +447,11 @@ mod tests {
         let mut backup = state.clone();
         let since = (put(&mut state, "later", "1", None), granted(&mut state), state.apply(Command::AllocateId));
 
-        backup.restore();
+        let mut again = backup.clone();
+        again.restore(8);
+        backup.restore(7);
+        let (once, twice) = (put(&mut backup, "new", "1", None), put(&mut again, "new", "1", None));
+        assert_ne!(once, twice, "two restores of one backup");
         assert_eq!((backup.ttl(before), backup.get("tied"), backup.get("kept").is_some()), (None, None, true));
         assert!(backup.revision() > since.0, "whoever watched from {} hears a list", since.0.0);
         assert_eq!(backup.changes_since(since.0, &Prefixes::all()), None);

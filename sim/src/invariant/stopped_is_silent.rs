@@ -49,13 +49,12 @@ impl Invariant for StoppedIsSilent {
                     return Err(format!("{flow} {token} db{sink}: batch {seq} entered after the stop was answered"));
                 }
             }
-            // The raised fence may be among what the sink forgot, or the verdict among what the store did.
+            // The raised fence may be among what the sink forgot.
             Event::Rewound { flow, .. } => {
                 if let Some(latest) = self.latest.get_mut(flow) {
                     latest.silent_up_to = None;
                 }
             }
-            Event::Restored { .. } => self.latest.values_mut().for_each(|latest| latest.silent_up_to = None),
             _ => (),
         }
         Ok(())

@@ -1,21 +1,83 @@
 //! What has to be said in a store that goes on from a backup.
+//!
+//! What was decided after the backup was taken is forgotten here, and may be acted upon elsewhere: a
+//! holder that nobody remembers may be writing. So nothing that the backup says about who has what, or
+//! about what has stopped, is believed: every flow has a lost holder, and every stop is carried out anew.
 
-use tenure_core::record::Cluster;
-use tenure_store::{Entry, Guard, Txn};
+use tenure_core::{
+    id::{FlowId, NodeName, Revision, SessionId},
+    record::{Assignment, Cluster, Phase, Purpose, Quiet, Why},
+    token::Token,
+};
+use tenure_store::{Entry, Guard, Snapshot, TXN_OPS_MAX, Txn};
 
-use super::{Undecodable, decode, encode, keys};
+use super::{Kind, Undecodable, decode, encode, join, keys};
 
-/// Begins the next lineage: what was decided after the backup was taken is forgotten here, and every
-/// token that was given out then must be below the next one. `clock` is the wall clock in Unix
-/// seconds; it only has to differ between two restores of one backup.
+/// The commits that make a restored store fit for its nodes, to be made in this order before the first
+/// of them is let in. `all` is everything in the store; `clock` is the wall clock in Unix seconds, and
+/// becomes the lineage unless that is beyond it already: every token that was ever given out must be
+/// below the next one.
 ///
 /// # Errors
-/// The record of the cluster cannot be read.
-pub fn next_lineage(cluster: &Entry, clock: u64) -> Result<Txn, Undecodable> {
+/// A record cannot be read.
+pub fn begin_again(all: &Snapshot, clock: u64) -> Result<Vec<Txn>, Undecodable> {
+    let mut parts = Vec::new();
+    for entry in &all.entries {
+        let part = match keys::parse(&entry.key) {
+            Some(Kind::Cluster) => Some(next_lineage(entry, clock)?),
+            Some(Kind::Assignment(_)) => Some(lost(entry)?),
+            Some(Kind::Flow(flow)) if !has(all, &keys::assignment(&flow)) => Some(never_mind_who(&flow)),
+            Some(Kind::Order(..) | Kind::Verdict(_)) => Some(Txn::new().delete(entry.key.clone())),
+            Some(Kind::Flow(_) | Kind::Node(_) | Kind::Cordon(_) | Kind::Office) | None => None,
+        };
+        parts.extend(part);
+    }
+    Ok(together(parts))
+}
+
+fn has(all: &Snapshot, key: &str) -> bool {
+    all.entries.iter().any(|entry| &*entry.key == key)
+}
+
+fn next_lineage(cluster: &Entry, clock: u64) -> Result<Txn, Undecodable> {
     let before: Cluster = decode(&cluster.value)?;
     let lineage = clock.max(before.lineage + 1);
     let next = Cluster { lineage, ..before };
     Ok(Txn::new().guard(Guard::Unchanged(cluster.key.clone(), cluster.modified)).put(keys::CLUSTER, encode(&next)))
+}
+
+fn lost(entry: &Entry) -> Result<Txn, Undecodable> {
+    let assignment: Assignment = decode(&entry.value)?;
+    let txn = Txn::new().guard(Guard::Unchanged(entry.key.clone(), entry.modified));
+    Ok(txn.put(entry.key.clone(), encode(&assignment.lost())))
+}
+
+/// Nobody has the flow by the backup. Somebody may have got it since.
+fn never_mind_who(flow: &FlowId) -> Txn {
+    let key = keys::assignment(flow);
+    let nobody = Assignment {
+        node: NodeName::new("nobody").expect("a good name"),
+        session: SessionId(0),
+        token: Token::first(0, 0),
+        purpose: Purpose::Run,
+        phase: Phase::Released,
+        generation: Revision(0),
+        why: Why::Released,
+        quiet: Quiet::default(),
+        past: Vec::new(),
+    };
+    Txn::new().guard(Guard::Absent(key.clone())).put(key, encode(&nobody))
+}
+
+fn together(parts: Vec<Txn>) -> Vec<Txn> {
+    let mut commits: Vec<Txn> = Vec::new();
+    for part in parts {
+        match commits.last_mut().filter(|last| last.has_room_for(&part) && last.ops.len() < TXN_OPS_MAX) {
+            Some(last) => join(last, &part),
+            None => commits.push(part),
+        }
+    }
+    commits
 }
 
 #[cfg(test)]
@@ -25,13 +87,23 @@ mod tests {
 
     use super::*;
 
+    fn commit(store: &Memory, txn: Txn) {
+        assert!(matches!(store.commit(txn).now_or_never(), Some(Committed::Done(_))));
+    }
+
+    fn all(store: &Memory) -> Snapshot {
+        store.read(vec!["".into()]).now_or_never().unwrap().unwrap()
+    }
+
+    fn restored(store: &Memory, clock: u64) {
+        begin_again(&all(store), clock).unwrap().into_iter().for_each(|txn| commit(store, txn));
+    }
+
     fn lineage_after(before: u64, clock: u64) -> u64 {
         let store = Memory::new();
         let cluster = Cluster { id: "c".to_owned(), lineage: before };
-        let written = store.commit(Txn::new().put(keys::CLUSTER, encode(&cluster))).now_or_never();
-        assert!(matches!(written, Some(Committed::Done(_))));
-        let next = next_lineage(store.state().get(keys::CLUSTER).unwrap(), clock).unwrap();
-        assert!(matches!(store.commit(next).now_or_never(), Some(Committed::Done(_))));
+        commit(&store, Txn::new().put(keys::CLUSTER, encode(&cluster)));
+        restored(&store, clock);
         let after: Cluster = decode(&store.state().get(keys::CLUSTER).unwrap().value).unwrap();
         assert_eq!(after.id, "c");
         after.lineage
@@ -40,5 +112,40 @@ mod tests {
     #[test]
     fn the_lineage_rises_whatever_the_clock_says() {
         assert_eq!([lineage_after(7, 100), lineage_after(7, 3), lineage_after(7, 7)], [100, 8, 8]);
+    }
+
+    #[test]
+    fn nothing_that_the_backup_says_about_holders_and_stops_is_believed() {
+        let store = Memory::new();
+        let [held, stopped] = ["held", "stopped"].map(|id| FlowId::new(id).unwrap());
+        let node = NodeName::new("n1").unwrap();
+        let assignment = Assignment::first(node.clone(), SessionId(3), 1, Purpose::Run, Revision(2), Why::New);
+        commit(&store, Txn::new().put(keys::flow(&held), *b"as it was").put(keys::flow(&stopped), *b"as it was"));
+        commit(
+            &store,
+            Txn::new()
+                .put(keys::assignment(&held), encode(&assignment))
+                .put(keys::order(&node, &held), *b"an order")
+                .put(keys::verdict(&stopped), *b"a verdict"),
+        );
+        restored(&store, 9);
+        let state = store.state();
+        let now = |flow| decode::<Assignment>(&state.get(&keys::assignment(flow)).unwrap().value).unwrap();
+        assert_eq!((now(&held).phase, now(&held).quiet.alone), (Phase::Released, false));
+        assert_eq!((now(&stopped).phase, now(&stopped).quiet.alone), (Phase::Released, false));
+        assert!(state.get(&keys::order(&node, &held)).is_none());
+        assert!(state.get(&keys::verdict(&stopped)).is_none());
+        assert!(state.get(&keys::flow(&held)).is_some());
+    }
+
+    #[test]
+    fn a_large_store_is_restored_in_many_commits() {
+        let store = Memory::new();
+        let flows: Vec<FlowId> = (0..500).map(|n| FlowId::new(&format!("f{n}")).unwrap()).collect();
+        for some in flows.chunks(100) {
+            commit(&store, some.iter().fold(Txn::new(), |txn, flow| txn.put(keys::flow(flow), *b"x")));
+        }
+        restored(&store, 9);
+        assert!(flows.iter().all(|flow| store.state().get(&keys::assignment(flow)).is_some()));
     }
 }
