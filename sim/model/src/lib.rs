@@ -1,0 +1,3 @@
+//! Skeleton docs.
+
+pub mod untimed;
