@@ -1,3 +1,4 @@
 //! Skeleton docs.
 
+pub mod explore;
 pub mod untimed;

@@ -1,35 +1,68 @@
-//! tmp
-use stateright::{Checker, Model};
-use tenure_model::untimed::{Bounds, Protocol, Rules};
-fn main() {
-    for name in std::env::args().skip(1) {
-        let bounds = Bounds::named(&name).unwrap();
-        let began = std::time::Instant::now();
-        let checker = Protocol { rules: Rules::default(), bounds }
-            .checker()
-            .threads(2)
-            .target_state_count(60_000_000)
-            .spawn_bfs()
-            .join();
-        println!(
-            "{name}: unique {} total {} depth {} in {:?}",
-            checker.unique_state_count(),
-            checker.state_count(),
-            checker.max_depth(),
-            began.elapsed()
-        );
-        for p in checker.model().properties() {
-            match checker.discovery(p.name) {
-                None => println!("  none {:?} {}", p.expectation, p.name),
-                Some(path) => {
-                    println!("  FOUND {:?} {}", p.expectation, p.name);
-                    if format!("{:?}", p.expectation) == "Always" {
-                        for a in path.into_actions() {
-                            println!("      {a}");
-                        }
-                    }
-                }
-            }
+//! Visits the states of the models on demand: `cargo run --release -p tenure-model -- help`.
+
+use std::process::ExitCode;
+
+use tenure_model::{
+    explore::{self, Found},
+    untimed::{Protocol, Rules, SCOPES, mutation},
+};
+
+const HELP: &str = "\
+The models of the protocol between coordinators, nodes and sinks.
+
+  explore [--size small|large] [SCOPE...]   every state of the clock-free model
+  mutations                                 what is noticed when a rule is broken
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let good = match words.as_slice() {
+        ["explore", "--size", "small", scopes @ ..] | ["explore", scopes @ ..] if !scopes.contains(&"--size") => {
+            explore_scopes(false, scopes)
         }
+        ["explore", "--size", "large", scopes @ ..] => explore_scopes(true, scopes),
+        ["mutations"] => mutations(),
+        ["help"] | [] => {
+            print!("{HELP}");
+            true
+        }
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn explore_scopes(large: bool, names: &[&str]) -> bool {
+    let mut good = names.iter().all(|name| SCOPES.iter().any(|scope| scope.name == *name));
+    let mut states = 0;
+    for scope in SCOPES.iter().filter(|scope| names.is_empty() || names.contains(&scope.name)) {
+        let bounds = if large { scope.large } else { scope.small };
+        println!("{}: {}\n  {bounds:?}", scope.name, scope.about);
+        let found = explore::all(Protocol { rules: Rules::default(), bounds });
+        println!("{found}");
+        states += found.states;
+        good &= found.is_good();
     }
+    println!("{states} states in all");
+    good
+}
+
+fn mutations() -> bool {
+    let noticed = |mutation: &mutation::Mutation, found: &Found| {
+        found.broken.iter().any(|(claim, _)| *claim == mutation.breaks.name())
+    };
+    let mut good = true;
+    for mutation in mutation::all() {
+        let found = explore::until_broken(mutation.protocol.clone());
+        println!("{}: {} states until", mutation.name, found.states);
+        for (claim, story) in &found.broken {
+            println!("  {claim}");
+            story.iter().for_each(|line| println!("    {line}"));
+        }
+        good &= noticed(&mutation, &found);
+    }
+    good
 }

@@ -1,13 +1,51 @@
 //! How much may happen, so that there is a last state.
 
-/// The names and the sizes that can be asked for.
-pub const SIZES: [(&str, Bounds); 6] = [
-    ("takeover", Bounds::TAKEOVER),
-    ("offices", Bounds::OFFICES),
-    ("handover", Bounds::HANDOVER),
-    ("stop", Bounds::STOP),
-    ("restore", Bounds::RESTORE),
-    ("large", Bounds::LARGE),
+/// One scope of the model, at the two sizes that it is explored at.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Small enough for every change.
+    pub small: Bounds,
+    /// For when there is time.
+    pub large: Bounds,
+}
+
+/// All scopes. Everything at once would have no last state that anybody lives to see; what does not
+/// meet in one of these is listed in `docs/model.md`.
+pub const SCOPES: [Scope; 5] = [
+    Scope {
+        name: "takeover",
+        about: "nodes are lost, or start anew, while their writes are under way",
+        small: Bounds::TAKEOVER,
+        large: Bounds { epochs: 3, sessions: 4, ..Bounds::TAKEOVER },
+    },
+    Scope {
+        name: "offices",
+        about: "coordinators depose each other, and take nodes for lost that are not",
+        small: Bounds::OFFICES,
+        large: Bounds { epochs: 3, sessions: 3, offices: 3, ..Bounds::OFFICES },
+    },
+    Scope {
+        name: "handover",
+        about: "a planned move",
+        small: Bounds::HANDOVER,
+        large: Bounds { epochs: 3, commits: 2, moves: 2, ..Bounds::HANDOVER },
+    },
+    Scope {
+        name: "stop",
+        about: "a stop, which may be taken back",
+        small: Bounds::STOP,
+        large: Bounds { epochs: 3, sessions: 3, ..Bounds::STOP },
+    },
+    Scope {
+        name: "restore",
+        about: "the store goes back in time; at the large size, a stop meets that",
+        small: Bounds::RESTORE,
+        large: Bounds::RESTORED_STOP,
+    },
 ];
 
 /// See the module's head.
@@ -51,33 +89,16 @@ impl Bounds {
         suspicions: 0,
         crashes: 0,
     };
-    /// A node is lost, or is taken for lost, or starts anew, while its writes are under way.
+    /// A node is lost, or starts anew, while its writes are under way.
     pub const TAKEOVER: Bounds = Bounds { attempts: 1, sessions: 3, crashes: 1, ..Bounds::NOTHING };
-    /// Coordinators depose each other.
-    pub const OFFICES: Bounds = Bounds { commits: 1, sessions: 2, offices: 2, suspicions: 1, ..Bounds::NOTHING };
+    /// Coordinators depose each other, and take nodes for lost that are not.
+    pub const OFFICES: Bounds = Bounds { commits: 1, offices: 2, suspicions: 1, ..Bounds::NOTHING };
     /// A planned move that a person asks for.
-    pub const HANDOVER: Bounds = Bounds { sessions: 3, moves: 1, ..Bounds::NOTHING };
+    pub const HANDOVER: Bounds = Bounds { commits: 1, sessions: 3, moves: 1, ..Bounds::NOTHING };
     /// A stop, which may be taken back.
-    pub const STOP: Bounds = Bounds { attempts: 1, stops: 1, resumes: 1, ..Bounds::NOTHING };
+    pub const STOP: Bounds = Bounds { commits: 1, attempts: 1, stops: 1, resumes: 1, ..Bounds::NOTHING };
     /// The store goes back in time.
     pub const RESTORE: Bounds = Bounds { sessions: 3, offices: 2, commits: 1, restores: 1, ..Bounds::NOTHING };
-    /// Everything at once.
-    pub const LARGE: Bounds = Bounds {
-        epochs: 3,
-        commits: 3,
-        attempts: 1,
-        sessions: 4,
-        offices: 2,
-        stops: 1,
-        resumes: 1,
-        moves: 1,
-        restores: 1,
-        suspicions: 1,
-        crashes: 1,
-    };
-
-    /// The size of that name.
-    pub fn named(name: &str) -> Option<Bounds> {
-        SIZES.iter().find(|(known, _)| *known == name).map(|(_, bounds)| *bounds)
-    }
+    /// It does so while the flow is being stopped.
+    pub const RESTORED_STOP: Bounds = Bounds { stops: 1, ..Bounds::RESTORE };
 }

@@ -8,6 +8,7 @@ use tenure_core::{
     id::{FlowId, NodeName, Revision},
     picture::{Picture, Stored},
     record::{self, Assignment, Cluster, Desired, Flow, Outcome, Purpose, Quiet, Verdict, Why},
+    situation::{Records, Situation},
     token::Holder,
 };
 
@@ -109,6 +110,15 @@ pub(super) fn picture(store: &Store) -> Picture {
     let cluster = Cluster { id: "model".to_owned(), lineage: store.lineage };
     picture.cluster = Some(Stored::fresh(cluster, Revision(1)));
     picture
+}
+
+/// True if people are told that the flow has stopped.
+pub(super) fn is_stopped(store: &Store) -> bool {
+    if !store.flow.stop || store.verdict.is_none() {
+        return false;
+    }
+    let picture = picture(store);
+    Records::find(&picture, &flow_id()).is_some_and(|records| records.situation(&picture) == Situation::Stopped)
 }
 
 fn record(node: Node) -> record::Node {

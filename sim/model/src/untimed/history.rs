@@ -6,7 +6,10 @@ use tenure_core::{
     token::Token,
 };
 
-use super::world::{Assigned, Batch, Phase, Store};
+use super::{
+    facts,
+    world::{Assigned, Batch, Phase, Store},
+};
 
 /// The claims, by the names that the project's invariants have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -57,7 +60,9 @@ impl Claim {
             Claim::OneHistory => "S4 batches are numbered without a gap and begin where the last one ended",
             Claim::SettledIsCommitted => "S6 what the source was told is durable is committed",
             Claim::LostIsFinal => "S9 a session that ended neither acts nor comes back",
-            Claim::StoppedIsStill => "P-STOP after a verdict nothing enters under the stopped epoch or below",
+            Claim::StoppedIsStill => {
+                "P-STOP nothing enters while the flow is stopped, nor ever after under the stopped epoch or below"
+            }
         }
     }
 }
@@ -170,10 +175,10 @@ impl History {
     }
 
     /// A batch was committed.
-    pub(super) fn committed(&mut self, batch: &Batch) {
+    pub(super) fn committed(&mut self, batch: &Batch, store: &Store) {
         self.claim(Claim::CommitsFollowTokens, self.seen.is_none_or(|seen| batch.token >= seen));
         let is_still = self.stopped.is_none_or(|at| batch.token > at && !batch.token.same_owner(at));
-        self.claim(Claim::StoppedIsStill, is_still);
+        self.claim(Claim::StoppedIsStill, is_still && !facts::is_stopped(store));
         self.claim(Claim::OneHistory, (batch.seq, batch.position) == (self.seq + 1, self.position));
         self.seen = self.seen.max(Some(batch.token));
         (self.seq, self.position) = (batch.seq, batch.position + 1);

@@ -4,6 +4,7 @@ mod bounds;
 mod decision;
 mod facts;
 mod history;
+pub mod mutation;
 mod node;
 mod rules;
 mod sink;
@@ -15,7 +16,7 @@ pub mod world;
 use stateright::{Model, Property};
 use tenure_core::id::{Revision, SessionId};
 
-pub use bounds::{Bounds, SIZES};
+pub use bounds::{Bounds, SCOPES, Scope};
 pub use history::{Claim, History};
 pub use rules::Rules;
 pub use step::Step;

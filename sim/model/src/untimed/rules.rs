@@ -1,6 +1,7 @@
 //! The protocol's rules, each of which can be switched off to see that it is needed.
 
-/// The default is the real protocol.
+/// The default is the real protocol. Those about a restore say what a restore has to do: the
+/// product has none yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rules {
     /// A coordinator's write stands on its office.
@@ -29,6 +30,11 @@ pub struct Rules {
     pub lineage_rises_at_restore: bool,
     /// Revisions that the lost history gave out are not given out again.
     pub revisions_rise_at_restore: bool,
+    /// A restored store knows of nobody whether it has stopped, nor that it never ran: each stop is
+    /// proved again.
+    pub stops_doubted_at_restore: bool,
+    /// No order outlives a restore: whoever had the flow is taken for lost.
+    pub orders_withdrawn_at_restore: bool,
 }
 
 impl Default for Rules {
@@ -47,6 +53,8 @@ impl Default for Rules {
             fence_before_verdict: true,
             lineage_rises_at_restore: true,
             revisions_rise_at_restore: true,
+            stops_doubted_at_restore: true,
+            orders_withdrawn_at_restore: true,
         }
     }
 }

@@ -123,8 +123,8 @@ impl Protocol {
 
     pub(super) fn commit(&self, world: &mut World, node: Node, slot: usize) {
         let Some(Request::Open(batch)) = world.sink.requests[node][slot].take() else { return };
-        let World { sink, history, nodes, .. } = world;
-        history.committed(&batch);
+        let World { sink, history, nodes, store, .. } = world;
+        history.committed(&batch, store);
         if let Some(fence) = &mut sink.fence {
             (fence.seq, fence.position, fence.by) = (batch.seq, batch.position + 1, Some(batch.token));
         }

@@ -1,12 +1,15 @@
 //! What happens at the store. The guards are those of the product's transactions (`catalog::plans`,
 //! `catalog::handover`, `catalog::sessions`), stated again over the model's records.
 
-use tenure_core::id::{Revision, SessionId};
+use tenure_core::{
+    id::{Revision, SessionId},
+    token::Token,
+};
 
 use super::{
-    Protocol, decision,
+    Protocol, decision, facts,
     step::Step,
-    world::{Change, Mail, Node, Proposal, Seat, Store, World},
+    world::{Assigned, Change, Mail, Node, Phase, Proposal, Seat, Store, World},
 };
 
 impl Store {
@@ -53,11 +56,13 @@ impl Protocol {
     }
 
     fn office_steps(&self, world: &World, steps: &mut Vec<Step>) {
+        let last = world.store.last.office;
         match world.store.office {
-            // Without another one, nothing differs from an office whose writes never arrive.
-            _ if world.store.last.office >= self.bounds.offices => (),
-            Some(_) => steps.push(Step::Vacate),
-            None => steps.extend([Step::Elect(0), Step::Elect(1)]),
+            None if last < self.bounds.offices => steps.extend([Step::Elect(0), Step::Elect(1)]),
+            // Without another one, nothing differs from an office whose writes never arrive; and one
+            // is kept for after a restore.
+            Some(_) if last + u64::from(world.left.restores) < self.bounds.offices => steps.push(Step::Vacate),
+            Some(_) | None => (),
         }
     }
 
@@ -193,5 +198,37 @@ impl Protocol {
         if self.rules.lineage_rises_at_restore {
             store.lineage = lost.lineage + 1;
         }
+        if self.rules.stops_doubted_at_restore {
+            doubt_stops(store);
+        }
+        if self.rules.orders_withdrawn_at_restore {
+            withdraw_order(store);
+        }
+    }
+}
+
+/// Somebody may have had the flow since the copy was made. A holder that has let go without a verdict
+/// is one whose fence has still to be raised, and an epoch of zero is below all others.
+fn doubt_stops(store: &mut Store) {
+    store.verdict = None;
+    if store.assignment.is_none() {
+        let nobody = Assigned {
+            node: 0,
+            session: SessionId(0),
+            token: Token::first(store.lineage, 0),
+            closes: false,
+            phase: Phase::Released,
+            generation: store.flow.modified,
+            asked: false,
+        };
+        store.assignment = Some((nobody, store.next_assignment_revision()));
+    }
+}
+
+fn withdraw_order(store: &mut Store) {
+    let out = store.assignment.take_if(|(assigned, _)| assigned.phase != Phase::Released);
+    if let Some((assigned, _)) = out {
+        let lost = facts::assigned(&facts::assignment(&assigned).lost());
+        store.assignment = Some((lost, store.next_assignment_revision()));
     }
 }

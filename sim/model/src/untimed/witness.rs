@@ -12,7 +12,7 @@ type When = fn(&Bounds) -> bool;
 
 /// The name of each, what it looks like, and within which bounds it can happen.
 pub const WITNESSES: [(&str, Seen, When); 11] = [
-    ("a takeover: the second owner's data is durable", takeover, |_| true),
+    ("a takeover: the second owner's data is durable", takeover, |b| b.commits > 1),
     ("an unanswered commit is found to have been made", |w| settled(w, Settled::ByProof), |_| true),
     ("an unanswered commit is found not to have been made", |w| settled(w, Settled::ByRepeating), |_| true),
     ("a stale holder is refused by the fence", parked, |_| true),
