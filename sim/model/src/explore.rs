@@ -6,7 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
+use stateright::{Checker, Expectation, HasDiscoveries, Model};
+
+/// A model whose stories can be told.
+pub trait Story: Model + Clone + Send + Sync + 'static
+where
+    Self::State: Hash + Send + Sync + Clone + PartialEq + fmt::Debug + 'static,
+    Self::Action: Clone + PartialEq + Display + Send + Sync + 'static,
+{
+    /// One line per step; with each step comes the state before it.
+    fn tell(&self, steps: &[(Self::State, Self::Action)]) -> Vec<String> {
+        steps.iter().enumerate().map(|(at, (_, step))| format!("{:>2}. {step}", at + 1)).collect()
+    }
+}
 
 /// What came of visiting the states of a model.
 #[derive(Clone, Debug)]
@@ -27,12 +39,14 @@ pub struct Found {
     pub unseen: Vec<&'static str>,
     /// Claims that do not hold, each with the story of how it was broken.
     pub broken: Vec<(&'static str, Vec<String>)>,
+    /// How many steps each of these stories has.
+    lengths: Vec<usize>,
 }
 
 /// Visits every state, on as many threads as there are processors.
 pub fn all<M>(model: M) -> Found
 where
-    M: Model + Send + Sync + 'static,
+    M: Story,
     M::State: Hash + Send + Sync + Clone + PartialEq + fmt::Debug + 'static,
     M::Action: Clone + PartialEq + Display + Send + Sync + 'static,
 {
@@ -44,16 +58,37 @@ where
 /// it, always the same one.
 pub fn until_broken<M>(model: M) -> Found
 where
-    M: Model + Clone + Send + Sync + 'static,
+    M: Story,
     M::State: Hash + Send + Sync + Clone + PartialEq + fmt::Debug + 'static,
     M::Action: Clone + PartialEq + Display + Send + Sync + 'static,
 {
-    let mut found = run(model.clone(), 1, HasDiscoveries::AnyFailures, None);
-    // The explorer keeps the last story that it came upon, not the first: so it is asked for shorter
-    // ones until there is none.
-    while let Some(steps) = found.broken.iter().map(|(_, story)| story.len()).min() {
-        let shorter = run(model.clone(), 1, HasDiscoveries::AnyFailures, Some(steps));
-        if shorter.broken.is_empty() {
+    shortest(&model, &HasDiscoveries::AnyFailures)
+}
+
+/// As [`until_broken`], for one claim, whatever else is broken on the way.
+pub fn until_breaks<M>(model: M, claim: &'static str) -> Found
+where
+    M: Story,
+    M::State: Hash + Send + Sync + Clone + PartialEq + fmt::Debug + 'static,
+    M::Action: Clone + PartialEq + Display + Send + Sync + 'static,
+{
+    let mut found = shortest(&model, &HasDiscoveries::AnyOf([claim].into()));
+    found.broken.retain(|(broken, _)| *broken == claim);
+    found
+}
+
+/// The explorer keeps the last story that it came upon, not the first: so it is asked for shorter
+/// ones until there is none.
+fn shortest<M>(model: &M, until: &HasDiscoveries) -> Found
+where
+    M: Story,
+    M::State: Hash + Send + Sync + Clone + PartialEq + fmt::Debug + 'static,
+    M::Action: Clone + PartialEq + Display + Send + Sync + 'static,
+{
+    let mut found = run(model.clone(), 1, until.clone(), None);
+    while let Some(steps) = found.story_of(until) {
+        let shorter = run(model.clone(), 1, until.clone(), Some(steps));
+        if shorter.story_of(until).is_none() {
             break;
         }
         found = shorter;
@@ -64,7 +99,7 @@ where
 /// `fewer_than`: how many steps are too many.
 fn run<M>(model: M, threads: usize, until: HasDiscoveries, fewer_than: Option<usize>) -> Found
 where
-    M: Model + Send + Sync + 'static,
+    M: Story,
     M::State: Hash + Send + Sync + Clone + PartialEq + fmt::Debug + 'static,
     M::Action: Clone + PartialEq + Display + Send + Sync + 'static,
 {
@@ -84,11 +119,17 @@ where
         seen: Vec::new(),
         unseen: Vec::new(),
         broken: Vec::new(),
+        lengths: Vec::new(),
     };
     let discoveries = checker.discoveries();
     for property in checker.model().properties() {
         match (property.expectation, discoveries.get(property.name)) {
-            (Expectation::Always, Some(path)) => found.broken.push((property.name, story(path.clone()))),
+            (Expectation::Always, Some(path)) => {
+                let steps = path.clone().into_vec().into_iter();
+                let steps: Vec<_> = steps.filter_map(|(state, step)| Some((state, step?))).collect();
+                found.broken.push((property.name, checker.model().tell(&steps)));
+                found.lengths.push(steps.len());
+            }
             (Expectation::Always, None) => found.hold.push(property.name),
             (Expectation::Sometimes, Some(_)) => found.seen.push(property.name),
             (Expectation::Sometimes | Expectation::Eventually, None) => found.unseen.push(property.name),
@@ -98,13 +139,17 @@ where
     found
 }
 
-/// One line per step.
-fn story<S, A: Display>(path: Path<S, A>) -> Vec<String> {
-    let steps = path.into_vec().into_iter().filter_map(|(_, step)| step);
-    steps.enumerate().map(|(at, step)| format!("{:>3}. {step}", at + 1)).collect()
-}
-
 impl Found {
+    /// How many steps a story has that was asked for.
+    fn story_of(&self, until: &HasDiscoveries) -> Option<usize> {
+        let asked = |claim: &str| match until {
+            HasDiscoveries::AnyOf(claims) => claims.contains(claim),
+            _ => true,
+        };
+        let stories = self.broken.iter().zip(&self.lengths);
+        stories.filter(|((claim, _), _)| asked(claim)).map(|(_, steps)| *steps).min()
+    }
+
     /// True if every claim holds and everything was seen that was to be.
     pub fn is_good(&self) -> bool {
         self.broken.is_empty() && self.unseen.is_empty()

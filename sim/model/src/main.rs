@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use tenure_model::{
     explore::{self, Found},
+    timed::{self, Clocked, P_READ},
     untimed::{Protocol, Rules, SCOPES, mutation},
 };
 
@@ -11,7 +12,9 @@ const HELP: &str = "\
 The models of the protocol between coordinators, nodes and sinks.
 
   explore [--size small|large] [SCOPE...]   every state of the clock-free model
-  mutations                                 what is noticed when a rule is broken
+  mutations                                 what is noticed when one of its rules is broken
+  timed [--renewals 1|2]                    every state of the timed model, and the stories of those
+                                            with numbers or rules that are not right
 ";
 
 fn main() -> ExitCode {
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
         }
         ["explore", "--size", "large", scopes @ ..] => explore_scopes(true, scopes),
         ["mutations"] => mutations(),
+        ["timed"] | ["timed", "--renewals", "1"] => timed(1),
+        ["timed", "--renewals", "2"] => timed(2),
         ["help"] | [] => {
             print!("{HELP}");
             true
@@ -63,6 +68,22 @@ fn mutations() -> bool {
             story.iter().for_each(|line| println!("    {line}"));
         }
         good &= noticed(&mutation, &found);
+    }
+    good
+}
+
+fn timed(renewals: usize) -> bool {
+    let mut good = true;
+    for (name, holds, model) in timed::trials() {
+        println!("{name}: {:?}", model.timing);
+        println!(
+            "  {}",
+            model.timing.check().map_or_else(|wrong| wrong.join("; "), |()| "all inequalities hold".to_owned())
+        );
+        let model = Clocked { renewals, ..model };
+        let found = if holds { explore::all(model) } else { explore::until_breaks(model, P_READ) };
+        println!("{found}");
+        good &= found.broken.is_empty() == holds;
     }
     good
 }

@@ -15,12 +15,18 @@ pub struct Scope {
 
 /// All scopes. Everything at once would have no last state that anybody lives to see; what does not
 /// meet in one of these is listed in `docs/model.md`.
-pub const SCOPES: [Scope; 5] = [
+pub const SCOPES: [Scope; 6] = [
     Scope {
         name: "takeover",
-        about: "nodes are lost, or start anew, while their writes are under way",
+        about: "nodes are lost while their writes are under way",
         small: Bounds::TAKEOVER,
-        large: Bounds { epochs: 3, sessions: 4, ..Bounds::TAKEOVER },
+        large: Bounds { epochs: 3, sessions: 4, crashes: 1, ..Bounds::TAKEOVER },
+    },
+    Scope {
+        name: "restart",
+        about: "a process dies, and another one comes under its name",
+        small: Bounds::RESTART,
+        large: Bounds { attempts: 1, crashes: 2, ..Bounds::RESTART },
     },
     Scope {
         name: "offices",
@@ -89,8 +95,10 @@ impl Bounds {
         suspicions: 0,
         crashes: 0,
     };
-    /// A node is lost, or starts anew, while its writes are under way.
-    pub const TAKEOVER: Bounds = Bounds { attempts: 1, sessions: 3, crashes: 1, ..Bounds::NOTHING };
+    /// Nodes are lost while their writes are under way.
+    pub const TAKEOVER: Bounds = Bounds { attempts: 1, sessions: 3, ..Bounds::NOTHING };
+    /// A process dies, and another one comes under its name.
+    pub const RESTART: Bounds = Bounds { sessions: 3, crashes: 1, ..Bounds::NOTHING };
     /// Coordinators depose each other, and take nodes for lost that are not.
     pub const OFFICES: Bounds = Bounds { commits: 1, offices: 2, suspicions: 1, ..Bounds::NOTHING };
     /// A planned move that a person asks for.

@@ -16,6 +16,7 @@ pub mod world;
 use stateright::{Model, Property};
 use tenure_core::id::{Revision, SessionId};
 
+use crate::explore::Story;
 pub use bounds::{Bounds, SCOPES, Scope};
 pub use history::{Claim, History};
 pub use rules::Rules;
@@ -108,6 +109,8 @@ impl Model for Protocol {
         step.to_string()
     }
 }
+
+impl Story for Protocol {}
 
 /// A property's condition is a plain function, so the claim is a part of its type.
 fn always<const CLAIM: usize>() -> Property<Protocol> {

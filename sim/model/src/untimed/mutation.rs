@@ -45,13 +45,13 @@ pub fn all() -> Vec<Mutation> {
         one(
             "a node acts on its predecessor's orders",
             Claim::LostIsFinal,
-            Bounds::TAKEOVER,
+            Bounds::RESTART,
             Rules { own_orders_only: false, ..real() },
         ),
         one(
             "a node that comes back goes on under its old epoch",
             Claim::TokensRise,
-            Bounds::TAKEOVER,
+            Bounds::RESTART,
             Rules { epoch_rises_on_restart: false, ..real() },
         ),
         one(
@@ -99,13 +99,13 @@ pub fn all() -> Vec<Mutation> {
         one(
             "a restored store is believed about stops",
             Claim::StoppedIsStill,
-            Bounds::RESTORED_STOP,
+            Bounds { sessions: 2, ..Bounds::RESTORED_STOP },
             Rules { stops_doubted_at_restore: false, ..real() },
         ),
         one(
             "an order outlives a restore",
             Claim::StoppedIsStill,
-            Bounds::RESTORED_STOP,
+            Bounds { sessions: 2, ..Bounds::RESTORED_STOP },
             Rules { orders_withdrawn_at_restore: false, ..real() },
         ),
     ]
