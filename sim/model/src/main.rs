@@ -41,8 +41,12 @@ fn main() -> ExitCode {
 }
 
 fn explore_scopes(large: bool, names: &[&str]) -> bool {
-    let mut good = names.iter().all(|name| SCOPES.iter().any(|scope| scope.name == *name));
-    let mut states = 0;
+    let known = SCOPES.map(|scope| scope.name);
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
+        eprintln!("there is no scope {unknown}; there are {}", known.join(", "));
+        return false;
+    }
+    let (mut good, mut states) = (true, 0);
     for scope in SCOPES.iter().filter(|scope| names.is_empty() || names.contains(&scope.name)) {
         let bounds = if large { scope.large } else { scope.small };
         println!("{}: {}\n  {bounds:?}", scope.name, scope.about);

@@ -12,7 +12,7 @@ use tenure_core::{
 /// Now, on the holder's clock. Only ages are kept, so every state may call its own moment the same.
 const NOW: Moment = Moment(1_000_000);
 
-/// See the module's head. Ages are milliseconds of the holder's clock; beyond [`oldest`] all are alike.
+/// See the module's head. Ages are milliseconds of the holder's clock; beyond `oldest` all are alike.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Holder {
     /// How long ago the last acknowledged renewal was sent.

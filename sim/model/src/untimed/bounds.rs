@@ -38,13 +38,13 @@ pub const SCOPES: [Scope; 6] = [
         name: "handover",
         about: "a planned move",
         small: Bounds::HANDOVER,
-        large: Bounds { epochs: 3, commits: 2, moves: 2, ..Bounds::HANDOVER },
+        large: Bounds { epochs: 3, commits: 2, ..Bounds::HANDOVER },
     },
     Scope {
         name: "stop",
         about: "a stop, which may be taken back",
         small: Bounds::STOP,
-        large: Bounds { epochs: 3, sessions: 3, ..Bounds::STOP },
+        large: Bounds { epochs: 3, commits: 2, ..Bounds::STOP },
     },
     Scope {
         name: "restore",

@@ -157,3 +157,66 @@ fn change(of: &coordinator::Change) -> Change {
         coordinator::Change::Forget => unreachable!("nobody asks that the flow be forgotten"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tenure_core::token::Token;
+
+    use super::*;
+    use crate::untimed::world::{Last, Phase};
+
+    const OFFICE: Revision = Revision(1);
+
+    /// Both nodes are there, and the first one has the flow.
+    fn store(stop: bool, phase: Phase) -> Store {
+        let assigned = Assigned {
+            node: 0,
+            session: SessionId(1),
+            token: Token::first(1, 1),
+            closes: false,
+            phase,
+            generation: Revision(1),
+            asked: false,
+        };
+        Store {
+            lineage: 1,
+            flow: Wanted { stop, wish: None, modified: Revision(1) },
+            nodes: [Some(SessionId(1)), Some(SessionId(2))],
+            office: Some((0, OFFICE)),
+            assignment: Some((assigned, Revision(1))),
+            verdict: None,
+            last: Last { session: 2, office: 1, flow: 1, assignment: 1 },
+        }
+    }
+
+    fn told(store: &Store, suspect: Option<Node>) -> Vec<String> {
+        let all = proposals(store, OFFICE, suspect, &Rules::default());
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_flow_that_runs_is_left_alone() {
+        assert_eq!(told(&store(false, Phase::Held), None), [""; 0]);
+    }
+
+    #[test]
+    fn a_holder_that_does_not_stop_in_time_is_passed_over() {
+        assert_eq!(told(&store(true, Phase::Held), None), ["n1 stops 1.1.0"]);
+        assert_eq!(told(&store(true, Phase::Stopping), None), ["n2/s2 closes the fence with 1.2.0"]);
+    }
+
+    #[test]
+    fn a_holder_that_does_not_hand_over_in_time_is_passed_over() {
+        let leaving = Phase::Leaving { to: 1, session: SessionId(2), asked: true };
+        assert_eq!(told(&store(false, leaving), None), ["n2/s2 has it under 1.2.0"]);
+    }
+
+    #[test]
+    fn a_flow_taken_from_a_session_that_is_held_for_gone_stands_on_its_being_gone() {
+        let store = store(false, Phase::Held);
+        let [proposal] = proposals(&store, OFFICE, Some(0), &Rules::default()).try_into().expect("one");
+        assert_eq!(proposal.grounds.over, Some((0, SessionId(1))));
+        assert_eq!(proposal.grounds.live, Some((1, SessionId(2))));
+        assert_eq!(proposal.grounds.assignment, Some(Revision(1)));
+    }
+}

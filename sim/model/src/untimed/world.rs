@@ -1,5 +1,5 @@
 //! One state of the model: the store, the two coordinators, the two nodes, the sink, and what is
-//! on its way between them. Small, comparable and hashable; [`super::facts`] turns its records into
+//! on its way between them. Small, comparable and hashable; `facts` turns its records into
 //! those of `tenure_core` and back.
 
 use tenure_core::{
