@@ -3,8 +3,8 @@
 //! right or fast by the rate error of [`Timing`], whatever it was before. All ages are relative, so
 //! that there is a last state without a last hour.
 //!
-//! What decides is the product's: [`Session`] says whether the holder may act, [`Grant::permit`]
-//! whether it may write, and [`Timing`] whether the numbers are right.
+//! What decides is the product's: [`tenure_core::session::Session`] says whether the holder may act,
+//! [`tenure_core::grant::Grant`] whether it may write, and [`Timing`] whether the numbers are right.
 
 mod clock;
 mod holder;
