@@ -12,6 +12,7 @@ mod instant;
 mod session;
 mod table;
 mod verdict;
+mod visit;
 mod writer;
 
 use std::{
@@ -34,6 +35,7 @@ use tenure_core::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
+pub use self::visit::Visit;
 use self::{
     address::Address,
     desk::{Claim, Desk, Granted},

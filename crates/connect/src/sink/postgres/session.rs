@@ -134,7 +134,9 @@ fn name_for(application_name: &str, purpose: Purpose) -> String {
     name.chars().take(63).collect()
 }
 
-fn drive<T>((client, mut connection): (Client, Connection<tokio_postgres::Socket, T>)) -> (Client, AbortHandle)
+pub(super) fn drive<T>(
+    (client, mut connection): (Client, Connection<tokio_postgres::Socket, T>),
+) -> (Client, AbortHandle)
 where
     T: TlsStream + Unpin + Send + 'static,
 {
