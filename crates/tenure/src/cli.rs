@@ -1,5 +1,5 @@
 //! The command line: one file per noun. Everything but `up` and `demo` speaks the public HTTP API
-//! only, or nothing at all.
+//! only, or nothing at all; `verify` also asks the sinks.
 
 mod apply;
 mod check;
@@ -16,6 +16,7 @@ mod plan;
 mod schema;
 mod show;
 mod up;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ Examples:
   tenure apply -f feeds.yaml         tell it what to run
   tenure flow ls                     see how the flows are doing
   tenure flow why acme.trades        where it is, why there, and why it does not run
+  tenure verify -f feeds.yaml        check what the databases hold
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 cluster unavailable.";
 
@@ -99,6 +101,9 @@ enum Command {
     Check(check::Check),
     /// What is promised for a flow, and why; needs no cluster.
     Explain(explain::Explain),
+    /// Check the sinks themselves: fences, sequences, counts; changes nothing.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(Box<verify::Verify>),
     /// Print the JSON Schema of what people write.
     #[command(after_help = schema::EXAMPLES)]
     Schema(schema::Schema),
@@ -134,6 +139,7 @@ fn perform(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Node(node) => done(asking(&ask, async |client| node.run(client).await)),
         Command::Cluster(cluster) => done(asking(&ask, async |client| cluster.run(client).await)),
         Command::Plan => done(asking(&ask, async |client| plan::run(client).await)),
+        Command::Verify(verify) => done(asking(&ask, async |client| verify.run(client).await)),
         Command::Events(events) => done(asking(&ask, async |client| events.run(client).await)),
     }
 }

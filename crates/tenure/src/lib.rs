@@ -10,3 +10,4 @@ pub mod events;
 pub mod news;
 pub mod catalog;
 pub mod runtime;
+pub mod verify;
