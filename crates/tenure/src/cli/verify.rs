@@ -11,7 +11,11 @@ use clap::{ArgGroup, Args};
 use tenure_core::flow::spec::{Secret, Span};
 use tokio::time::sleep;
 
-use super::{client::Client, failure::Failure, show};
+use super::{
+    client::Client,
+    failure::{Failure, Failures},
+    show,
+};
 use crate::{
     api::views::{FlowLine, StateView},
     documents::Gathered,
@@ -151,17 +155,26 @@ impl Verify {
         Ok(Sink::open(&target.place, self.timeout.0).await?)
     }
 
+    /// A sink that cannot be asked keeps no other from being checked.
     async fn moment(&self, client: &Client, targets: &[Target]) -> Result<(), Failure> {
-        let mut reports = Vec::new();
+        let (mut reports, mut failures) = (Vec::new(), Failures::new(client.format));
         for target in targets {
-            let sink = self.open(target).await?;
-            let report = match self.cluster {
-                true => beside_cluster(client, &sink, target).await?,
-                false => moment::judge(target, &sink.moment(target).await?, None),
-            };
-            reports.push(told::Told { sink: sink.name(), report });
+            match self.report(client, target).await {
+                Ok(report) => reports.push(report),
+                Err(failure) => failures.note(&about(&target.place), failure)?,
+            }
         }
-        told::reports(client.format, &reports, self.all)
+        told::reports(client.format, &reports, self.all)?;
+        failures.end()
+    }
+
+    async fn report(&self, client: &Client, target: &Target) -> Result<told::Told, Failure> {
+        let sink = self.open(target).await?;
+        let report = match self.cluster {
+            true => beside_cluster(client, &sink, target).await?,
+            false => moment::judge(target, &sink.moment(target).await?, None),
+        };
+        Ok(told::Told { sink: sink.name(), report })
     }
 }
 
@@ -221,4 +234,18 @@ fn in_short<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> String {
         (n, 0) => show::count(n, "violation"),
         (n, m) => format!("{} and {}", show::count(n, "violation"), show::count(m, "note")),
     }
+}
+
+/// A sink by its reference: nothing is opened only to print a script.
+fn about(place: &Place) -> String {
+    match place {
+        Place::Sqlite(path) => format!("sqlite {path}"),
+        Place::Postgres(Secret::Env(name)) => format!("postgres (url: variable {name})"),
+        Place::Postgres(Secret::File(path)) => format!("postgres (url: file {path})"),
+    }
+}
+
+/// `1 batch`, `2 batches`.
+fn batches_of(number: usize) -> String {
+    if number == 1 { "1 batch".to_owned() } else { format!("{number} batches") }
 }

@@ -65,29 +65,27 @@ pub fn judge(target: &Target, facts: &Facts, cluster: Option<&Cluster>) -> Repor
     let fences = facts.fences.as_ref().unwrap_or(&none);
     let documented: BTreeSet<&str> = target.flows().collect();
     let mut findings: Vec<Finding> = fences.values().flat_map(Fence::check).collect();
-    if facts.fences.is_none() {
-        let what = "there is no such table";
-        findings.push(Finding::note("no_fence_table", TABLE, what, "no flow has ever claimed this sink"));
-    } else if target.documented {
-        findings.extend(roster::beside_documents(&documented, fences));
-    }
-    findings.extend(cluster.iter().flat_map(|cluster| roster::beside_cluster(cluster, &documented, fences)));
     let mut lines = Lines { facts, fences, done: BTreeSet::new(), lines: Vec::new() };
+    let mut begun = BTreeSet::new();
     for (table, tallies) in target.tables.iter().zip(&facts.tables) {
         let Some(tallies) = tallies else {
-            findings.push(Finding::note(
-                "no_table",
-                &table.name,
-                "there is no such table",
-                "a flow's first claim makes it",
-            ));
+            let what = "there is no such table";
+            findings.push(Finding::note("no_table", &table.name, what, "a flow's first claim makes it"));
             continue;
         };
         let rows = rows(target, facts, fences, table, tallies);
         findings.extend(rows.judge());
+        begun.extend(tallies.keys().filter_map(|group| rows.flow_of(group.as_deref())));
         lines.of_table(&rows);
     }
     lines.of_fences();
+    if facts.fences.is_none() {
+        let what = "there is no such table";
+        findings.push(Finding::note("no_fence_table", TABLE, what, "no flow has ever claimed this sink"));
+    } else if target.documented {
+        findings.extend(roster::beside_documents(&documented, &begun, fences));
+    }
+    findings.extend(cluster.iter().flat_map(|cluster| roster::beside_cluster(cluster, &documented, fences)));
     findings.sort_by_key(|finding| finding.weight);
     Report { flows: lines.lines, findings }
 }
@@ -120,17 +118,19 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
+    /// Flows first, then the rows that are nobody's.
     fn of_table(&mut self, rows: &Rows<'_>) {
         let table = &rows.table.name;
+        let mut nobodys = Vec::new();
         for (group, tally) in rows.tallies {
             match rows.flow_of(group.as_deref()) {
                 Some(flow) => self.flow(flow, Some((table, tally))),
-                None => self.lines.push(self.line(group.as_deref(), None, Some((table, tally)))),
+                None => nobodys.push(self.line(group.as_deref(), None, Some((table, tally)))),
             }
         }
         let idle = rows.table.flows.iter().filter(|flow| rows.tally(&flow.id).is_none());
-        let idle: Vec<&str> = idle.map(|flow| flow.id.as_str()).collect();
-        idle.into_iter().for_each(|flow| self.flow(flow, None));
+        idle.for_each(|flow| self.flow(&flow.id, None));
+        self.lines.extend(nobodys);
     }
 
     fn of_fences(&mut self) {
@@ -155,7 +155,7 @@ impl Lines<'_> {
             rows: rows.map(|(_, tally)| tally.rows),
             first: rows.and_then(|(_, tally)| tally.span).map(|(first, _)| first),
             last: rows.and_then(|(_, tally)| tally.span).map(|(_, last)| last),
-            kept_aside: known.and_then(|flow| self.facts.aside.get(flow)).map_or(0, |aside| aside.count),
+            kept_aside: flow.and_then(|flow| self.facts.aside.get(flow)).map_or(0, |aside| aside.count),
         }
     }
 }

@@ -25,10 +25,11 @@ pub struct Cluster {
     pub after: BTreeMap<String, Told>,
 }
 
-/// Fence rows beside documents: whose document is missing, and who has not begun.
-pub fn beside_documents(documented: &BTreeSet<&str>, fences: &Fences) -> Vec<Finding> {
+/// Fence rows beside documents: whose document is missing, and who has not begun. Flows that have
+/// rows have begun, whatever became of their fence row.
+pub fn beside_documents(documented: &BTreeSet<&str>, begun: &BTreeSet<&str>, fences: &Fences) -> Vec<Finding> {
     let strange: Vec<&String> = fences.keys().filter(|flow| !documented.contains(flow.as_str())).collect();
-    let idle: Vec<&&str> = documented.iter().filter(|flow| !fences.contains_key(**flow)).collect();
+    let idle: Vec<&&str> = documented.difference(begun).filter(|flow| !fences.contains_key(**flow)).collect();
     let mut found = Vec::new();
     if !strange.is_empty() {
         let what = format!("{}: no document names {}", some_of(&strange, "flow"), them(strange.len()));
@@ -111,10 +112,12 @@ mod tests {
 
     #[test]
     fn rows_without_documents_and_documents_without_rows_are_named_as_notes() {
-        let found = beside_documents(&["a", "b"].into(), &fences(&[("a", 1), ("z", 1)]));
+        let none = BTreeSet::new();
+        let found = beside_documents(&["a", "b"].into(), &none, &fences(&[("a", 1), ("z", 1)]));
         assert_eq!(codes(&found), [("unknown_flow", false), ("not_claimed", false)]);
         assert!(found[0].what.starts_with("z: ") && found[1].what.starts_with("b: "), "{found:?}");
-        assert_eq!(beside_documents(&["a"].into(), &fences(&[("a", 1)])), []);
+        assert_eq!(beside_documents(&["a"].into(), &none, &fences(&[("a", 1)])), []);
+        assert_eq!(beside_documents(&["a"].into(), &["a"].into(), &Fences::new()), [], "said of its rows");
     }
 
     #[test]

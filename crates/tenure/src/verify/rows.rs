@@ -13,6 +13,8 @@ use super::{
 /// A feed's records kept aside are at most a thousand, so more holes than that cannot all be
 /// explained by them; further ones are only counted.
 const HOLES_KEPT: usize = 1_001;
+/// When there are so many records of a flow in `tenure_rejected`, older ones have made way.
+const ASIDE_KEPT: i64 = 1_000;
 
 /// Numbers that follow each other in one flow's rows, or its rows without a number.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -105,6 +107,14 @@ pub struct Aside {
     pub count: i64,
     /// The numbers that were found in them.
     pub numbers: Vec<i64>,
+}
+
+impl Aside {
+    /// True if so many numbers may be those of records that nobody can read, or that made way for
+    /// newer ones.
+    fn may_hold(&self, numbers: i64) -> bool {
+        self.count >= ASIDE_KEPT || numbers <= self.count - self.numbers.len() as i64
+    }
 }
 
 /// The number in a record that was kept aside: a row as JSON by its columns, or the record itself.
@@ -280,8 +290,7 @@ impl<'a> Rows<'a> {
         if last < end && !aside.numbers.contains(&end) {
             let what = format!("the rows end at {last}, but the fence's position is {end}");
             let remedy = "rows were deleted, or the table was restored without its fence row";
-            let unread = aside.count > aside.numbers.len() as i64;
-            let unread = unread.then_some("records of the flow were kept aside, see tenure_rejected");
+            let unread = aside.may_hold(1).then_some("records of the flow were kept aside, see tenure_rejected");
             return Some(Finding::violation("short_of_the_fence", &place, what, remedy).unless(unread.or(opaque)));
         }
         None
@@ -318,9 +327,9 @@ fn holes(place: &str, tally: &Tally, aside: &Aside) -> Vec<Finding> {
         let more = left.holes.len() - first.len() + left.more_holes;
         let what = format!("missing: {} ({})", first_of(first, more, "hole"), count(left.missing, "number"));
         let remedy = "ask the feed: it never sent them, or the rows were deleted, or they were lost";
-        let unread = aside.count > aside.numbers.len() as i64;
-        let excuse =
-            unread.then_some("records of the flow whose number cannot be read were kept aside, see tenure_rejected");
+        let excuse = aside.may_hold(left.missing).then_some(
+            "as many records of the flow, whose number cannot be read, were kept aside, see tenure_rejected",
+        );
         found.push(Finding::violation("hole", place, what, remedy).unless(excuse));
     }
     found

@@ -159,6 +159,6 @@ mod tests {
         let old = fence("f", 1, 5);
         assert_eq!(codes(old.clone(), Fence { nonce: 1, ..old.clone() }), ["batch_replaced"]);
         assert_eq!(codes(old.clone(), Fence { position: Some("9".into()), ..old.clone() }), ["position_moved"]);
-        assert_eq!(codes(old.clone(), Fence { position: None, ..fence("f", 1, 6) }), ["position_moved"]);
+        assert_eq!(codes(old, Fence { position: None, ..fence("f", 1, 6) }), ["position_moved"]);
     }
 }

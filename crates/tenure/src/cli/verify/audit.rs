@@ -4,8 +4,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    super::{failure::Failure, format::Format, show},
-    Verify, in_short, told, verdict,
+    super::{
+        failure::{Failure, Failures},
+        format::Format,
+        show,
+    },
+    Verify, about, batches_of, in_short, told, verdict,
 };
 use crate::verify::{
     finding::Finding,
@@ -24,17 +28,25 @@ struct Judged {
 }
 
 pub(super) async fn check(how: &Verify, format: Format, targets: &[Target]) -> Result<(), Failure> {
-    let mut all = Vec::new();
+    let (mut all, mut failures) = (Vec::new(), Failures::new(format));
     for target in targets {
-        let sink = how.open(target).await?;
-        let (told, findings) = sink.audit(target).await?;
-        all.push(Judged { sink: sink.name(), told, findings });
+        match judge(how, target).await {
+            Ok(judged) => all.push(judged),
+            Err(failure) => failures.note(&about(&target.place), failure)?,
+        }
     }
     match format {
         Format::Table => all.iter().try_for_each(tell)?,
         Format::Json | Format::Ndjson => show::list(format, &all, &all)?,
     }
-    verdict(all.iter().flat_map(|judged| &judged.findings))
+    verdict(all.iter().flat_map(|judged| &judged.findings))?;
+    failures.end()
+}
+
+async fn judge(how: &Verify, target: &Target) -> Result<Judged, Failure> {
+    let sink = how.open(target).await?;
+    let (told, findings) = sink.audit(target).await?;
+    Ok(Judged { sink: sink.name(), told, findings })
 }
 
 fn tell(judged: &Judged) -> Result<(), Failure> {
@@ -42,8 +54,10 @@ fn tell(judged: &Judged) -> Result<(), Failure> {
     show::line(sink)?;
     told::findings(findings)?;
     show::line(format!(
-        "{} ({claims} claims, {batches} batches) of {}, in the order of commits: {}",
+        "{} ({}, {}) of {}, in the order of commits: {}",
         show::count(*changes, "change"),
+        show::count(*claims, "claim"),
+        batches_of(*batches),
         show::count(*flows, "flow"),
         in_short(findings)
     ))
@@ -69,14 +83,4 @@ pub(super) async fn script(how: &Verify, format: Format, targets: &[Target]) -> 
         }
     }
     Ok(())
-}
-
-/// A sink by its reference: nothing is opened only to print a script.
-fn about(place: &Place) -> String {
-    use tenure_core::flow::spec::Secret;
-    match place {
-        Place::Sqlite(path) => format!("sqlite {path}"),
-        Place::Postgres(Secret::Env(name)) => format!("postgres (url: variable {name})"),
-        Place::Postgres(Secret::File(path)) => format!("postgres (url: file {path})"),
-    }
 }

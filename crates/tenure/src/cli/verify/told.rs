@@ -139,7 +139,7 @@ impl Columns {
         };
         let numbers = line.first.zip(line.last).map(|(first, last)| span(first, last));
         let mut row = vec![
-            show::or_dash(line.flow.as_ref()),
+            line.flow.clone().unwrap_or_else(|| "(together)".to_owned()),
             show::or_dash(line.token),
             show::or_dash(line.seq),
             show::or_dash(line.position.as_deref().map(cut)),

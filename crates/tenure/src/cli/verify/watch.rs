@@ -15,7 +15,7 @@ use super::{
         format::Format,
         show,
     },
-    Verify, in_short, told, verdict,
+    Verify, batches_of, in_short, told, verdict,
 };
 use crate::verify::{
     fence::Fences,
@@ -157,10 +157,12 @@ impl Sum {
             Format::Table => {
                 let failed = if self.failed > 0 { format!(" ({} failed)", self.failed) } else { String::new() };
                 show::line(format!(
-                    "{} in {}{failed}, {}, {batches} batches, {claims} claims: {}",
+                    "{} in {}{failed}, {}, {}, {}: {}",
                     show::count(self.looks, "look"),
                     show::span(span),
                     show::count(self.flows, "flow"),
+                    batches_of(batches as usize),
+                    show::count(claims, "claim"),
                     in_short(&self.findings)
                 ))?;
             }

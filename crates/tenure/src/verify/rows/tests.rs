@@ -81,6 +81,8 @@ fn a_record_that_was_kept_aside_is_no_hole() {
     assert_eq!(found(&[1, 3], &at(3), kept(1, &[2])).len(), 1, "the hole is explained");
     let unread = found(&[1, 3], &at(3), kept(1, &[]));
     assert_eq!((unread[0].0, unread[0].1), ("hole", false), "it may be the one that nobody can read");
+    assert!(found(&[1, 4], &at(4), kept(1, &[]))[0].1, "two cannot be the one that nobody can read");
+    assert!(!found(&[1, 4], &at(4), kept(1_000, &[]))[0].1, "older ones have made way");
 }
 
 #[test]

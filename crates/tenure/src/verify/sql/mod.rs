@@ -53,7 +53,7 @@ pub enum Sink {
     /// A database file.
     Sqlite(sqlite::File),
     /// A connection to a server.
-    Postgres(postgres::Server),
+    Postgres(Box<postgres::Server>),
 }
 
 impl Sink {
@@ -64,7 +64,7 @@ impl Sink {
     pub async fn open(place: &Place, limit: Duration) -> Result<Sink, Trouble> {
         Ok(match place {
             Place::Sqlite(path) => Sink::Sqlite(sqlite::File::open(path, limit)?),
-            Place::Postgres(url) => Sink::Postgres(postgres::Server::open(url, limit).await?),
+            Place::Postgres(url) => Sink::Postgres(Box::new(postgres::Server::open(url, limit).await?)),
         })
     }
 

@@ -42,7 +42,7 @@ impl File {
     }
 
     pub(super) fn fences(&self) -> Result<Option<Fences>, Trouble> {
-        let (fences, _) = self.in_one_moment(|db| fences(db))?;
+        let (fences, _) = self.in_one_moment(fences)?;
         Ok(fences)
     }
 

@@ -41,11 +41,15 @@ fn definitions(prefix: &str, number: &str, text: &str) -> String {
     STATE.map(|column| format!("{prefix}{column} {}", kind(column))).join(", ")
 }
 
-/// What is there when the trail begins.
+/// What is there when the trail begins. In PostgreSQL the savepoint gives the line `began` a
+/// transaction number of its own, drawn while nobody else can move a fence: whatever has a greater
+/// one moves its fence afterwards, under the trigger's eyes.
 fn baseline() -> String {
     let state = columns("");
     format!(
-        "INSERT INTO tenure_fence_audit (op, flow) VALUES ('began', '');
+        "SAVEPOINT began;
+INSERT INTO tenure_fence_audit (op, flow) VALUES ('began', '');
+RELEASE SAVEPOINT began;
 INSERT INTO tenure_fence_audit (op, flow, {state}) SELECT 'seen', flow, {state} FROM tenure_flow_fence;
 "
     )
@@ -57,7 +61,7 @@ fn postgres_install() -> String {
     format!(
         "\
 -- Each change of a row of tenure_flow_fence appends a line to tenure_fence_audit, in the same transaction:
--- one line (some 200 bytes) per claim and per batch and flow. Nothing removes them but beginning anew or
+-- one line (some 250 bytes) per claim and per batch and flow. Nothing removes them but beginning anew or
 -- the removal of the trail. If the trail cannot be written, neither can the data.
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = '2s';
@@ -116,7 +120,7 @@ END;
     format!(
         "\
 -- Each change of a row of tenure_flow_fence appends a line to tenure_fence_audit, in the same transaction:
--- one line (some 200 bytes) per claim and per batch and flow. Nothing removes them but beginning anew or
+-- one line (some 250 bytes) per claim and per batch and flow. Nothing removes them but beginning anew or
 -- the removal of the trail. If the trail cannot be written, neither can the data.
 BEGIN IMMEDIATE;
 {SQLITE_DROP}CREATE TABLE tenure_fence_audit (
