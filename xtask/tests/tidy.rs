@@ -117,6 +117,19 @@ fn the_shells_that_the_simulator_drives_are_free_of_a_runtime() {
 }
 
 #[test]
+fn what_judges_a_sink_does_not_ask_it() {
+    refuse(
+        |path| path.starts_with("crates/tenure/src/verify/") && !path.starts_with("crates/tenure/src/verify/sql/"),
+        &[
+            ("rusqlite", "facts are arguments; verify/sql asks"),
+            ("tokio", "facts are arguments; verify/sql asks"),
+            ("async fn", "a judgement does not wait"),
+            ("Instant::now", "the database's clock is a fact"),
+        ],
+    );
+}
+
+#[test]
 fn the_store_knows_no_word_of_ours() {
     refuse(
         |path| path.starts_with("crates/store/src/"),

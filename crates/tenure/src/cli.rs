@@ -101,7 +101,7 @@ enum Command {
     Check(check::Check),
     /// What is promised for a flow, and why; needs no cluster.
     Explain(explain::Explain),
-    /// Check the sinks themselves: fences, sequences, counts; changes nothing.
+    /// Check what the sinks hold: fences, sequences, counts.
     #[command(after_help = verify::EXAMPLES)]
     Verify(Box<verify::Verify>),
     /// Print the JSON Schema of what people write.

@@ -30,25 +30,24 @@ use crate::{
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  tenure verify -f feeds.yaml                     what the sinks of these flows hold, and whether it fits together
+  tenure verify -f feeds.yaml                  do rows and fences fit together?
   tenure verify -f feeds.yaml --sequence seq --per feed
-                                                  and each feed's rows count up by one: no hole, nothing twice
+                                               and count each feed's rows: no hole, nothing twice
+  tenure verify -f feeds.yaml --cluster        do the fences fit to what the cluster says?
+  tenure verify -f feeds.yaml --watch 60s      does nothing fall while it runs?
+  tenure verify -f feeds.yaml --install-audit  the SQL of an audit trail; --apply runs it
+  tenure verify -f feeds.yaml --audit          every change since then, in the order of commits
   tenure verify --sqlite feeds.db --table trades --sequence seq --per feed
-  tenure verify --url-env PG_URL                  a PostgreSQL sink, by the variable that holds its address
-  tenure verify -f feeds.yaml --cluster           and the fences fit to what the cluster says
-  tenure verify -f feeds.yaml --watch 60s         nothing falls, nothing gets lost, while it runs
-  tenure verify -f feeds.yaml --install-audit     the SQL of an audit trail; with --apply it is run
-  tenure verify -f feeds.yaml --audit             every change since then, in the order of commits
+  tenure verify --url-env PG_URL               without documents: the fence rows alone
 
-What is checked without a word more: fence rows are such as Tenure writes; no flow has rows without a
-fence row; the rows end where the fence's position says, because both are written in one transaction.
-PostgreSQL is read in one read-only snapshot that locks no row, SQLite in a read transaction of a
-file opened read-only. What no check can see: records before the first row, and whether the feed
-had any after the last.
+Checked in any case: fence rows are such as Tenure writes; no flow has rows without a fence
+row; and the rows end where the fence's position says, because one transaction writes both.
+All of it is read in one snapshot that locks no row and holds no writer up. What no check can
+see: records before the first row, and whether the feed had any after the last.
 
-A violation is what cannot come about in a sink that only Tenure writes to; a note has honest reasons.
-Exit codes: 0 no violation, 1 a violation, 2 usage, 3 no such file, table, column or secret,
-5 a sink or the cluster cannot be reached.";
+A violation cannot come about in a sink that only Tenure writes to; a note has honest reasons.
+Exit codes: 0 no violation; 1 a violation, or a sink that refuses; 2 usage; 3 no such file,
+table, column or secret; 5 a sink or the cluster cannot be reached.";
 
 /// Where to look, and for what.
 #[derive(Args)]

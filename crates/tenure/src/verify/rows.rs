@@ -68,7 +68,7 @@ impl Tally {
     }
 
     fn hole(&mut self, hole: RangeInclusive<i64>) {
-        self.missing += hole.end() - hole.start() + 1;
+        self.missing = self.missing.saturating_add(size(&hole));
         if self.holes.len() < HOLES_KEPT {
             self.holes.push(hole);
         } else {
@@ -95,9 +95,15 @@ impl Tally {
             }
         }
         // Those that were only counted are not explained.
-        left.missing += self.missing - self.holes.iter().map(|h| h.end() - h.start() + 1).sum::<i64>();
+        left.missing =
+            left.missing.saturating_add(self.missing - self.holes.iter().map(size).fold(0, i64::saturating_add));
         left
     }
+}
+
+/// How many numbers a hole has; a column may hold the least and the greatest there are.
+fn size(hole: &RangeInclusive<i64>) -> i64 {
+    hole.end().saturating_sub(*hole.start()).saturating_add(1)
 }
 
 /// A flow's records in `tenure_rejected`.
@@ -262,7 +268,8 @@ impl<'a> Rows<'a> {
         }
         let place = format!("{name}.{}", sequence.column);
         let mut found = Vec::new();
-        if tally.unnumbered > 0 {
+        // Positions need not be numbers; but if some are, all should be.
+        if tally.unnumbered > 0 && (sequence.gapless || tally.span.is_some()) {
             let what = format!("{} without a whole number", count(tally.unnumbered, "row"));
             found.push(
                 Finding::violation("unnumbered", &place, what, "is it the right column?")

@@ -74,6 +74,12 @@ fn holes_are_named_with_their_place_and_size() {
 }
 
 #[test]
+fn the_greatest_hole_there_can_be_is_told() {
+    let said = found(&[i64::MIN, i64::MAX], &at(i64::MAX), kept(1, &[0]));
+    assert_eq!(said.iter().filter(|(code, violation, _)| *code == "hole" && *violation).count(), 1, "{said:?}");
+}
+
+#[test]
 fn a_record_that_was_kept_aside_is_no_hole() {
     let said = found(&[1, 3, 4, 8], &at(8), kept(2, &[6, 2]));
     assert_eq!(said[0], ("kept_aside", false, "2 numbers are missing here".to_owned()));
@@ -142,6 +148,9 @@ fn rows_without_a_number_are_named() {
     let (table, aside) = (table(None, &["f"]), BTreeMap::new());
     let rows = Rows { table: &table, tallies: &tallies, fences: &at(3), aside: &aside, strangers: false };
     assert_eq!(rows.judge()[0].what, "2 rows without a whole number");
+    let mut derived = table.clone();
+    derived.sequence.as_mut().unwrap().gapless = false;
+    assert_eq!(Rows { table: &derived, ..rows }.judge(), [], "positions need not be numbers");
 }
 
 #[test]
