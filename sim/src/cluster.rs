@@ -36,7 +36,7 @@ use tenure_core::{
     moment::Dice,
     node::Setup,
     record::{Cordon, Node, Outcome},
-    session::Timing,
+    session::{Standing, Timing},
     token::Holder,
 };
 use tenure_store::{Store, memory::Memory};
@@ -178,7 +178,13 @@ impl Cluster {
         };
         let dice = Dice::from_seed(holder.0 as u64);
         let pid = executor.process();
-        history.record(Event::Up { pid, node: blueprint.name.clone(), holder });
+        history.record(Event::Up {
+            pid,
+            node: blueprint.name.clone(),
+            holder,
+            capacity: blueprint.capacity,
+            pace: blueprint.starts_per_second,
+        });
         let place = Place::Machine(machine);
         let body = Body { executor: Arc::clone(&executor), pid, clock, history: history.clone() };
         let world: Arc<dyn Process> = Arc::new(body);
@@ -368,6 +374,18 @@ impl Cluster {
     /// What some server's picture shows, if one is up.
     pub fn look<T>(&self, look: impl FnOnce(&ServerDoor) -> T) -> Option<T> {
         self.door(0).map(|(door, _)| look(&door))
+    }
+
+    /// Writes down which nodes believe that their session is live.
+    pub fn note_the_live(&self) {
+        let running: Vec<Running> =
+            lock(&self.0.machines).iter().filter_map(|machine| machine.process.clone()).collect();
+        for Running { pid, node, .. } in running {
+            let executor = &self.0.around.executor;
+            if executor.is_alive(pid) && !executor.is_frozen(pid) && node.status().borrow().standing == Standing::Live {
+                self.0.around.history.record(Event::Live(pid));
+            }
+        }
     }
 
     /// Applies documents at a server, and tries again until it is done.

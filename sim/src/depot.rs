@@ -13,12 +13,12 @@ use std::{
 use futures_util::FutureExt as _;
 use tenure::catalog::{self, Kind, core_revision, decode, keys, restored};
 use tenure_core::{
-    id::{NodeName, Revision, SessionId},
+    id::{FlowId, NodeName, Revision, SessionId},
     moment::Dice,
     picture::Incumbent,
     record::{Assignment, Cluster, Node, Verdict},
 };
-use tenure_store::{Change, Committed, Entry, Store, Txn, Unavailable, Watch, memory::Memory, state::State};
+use tenure_store::{Change, Committed, Entry, Guard, Op, Store, Txn, Unavailable, Watch, memory::Memory, state::State};
 
 use crate::{
     executor::{Executor, OUTSIDE, lock},
@@ -54,6 +54,8 @@ struct Changing {
     observer: Option<Box<dyn Watch>>,
     told: tenure_store::Revision,
     sessions: BTreeMap<NodeName, SessionId>,
+    holders: BTreeMap<FlowId, (NodeName, SessionId)>,
+    office: Option<tenure_store::Revision>,
     watches: Vec<Weak<AtomicBool>>,
     numbers: u64,
 }
@@ -74,6 +76,8 @@ impl Depot {
                 observer: None,
                 told: tenure_store::Revision(0),
                 sessions: BTreeMap::new(),
+                holders: BTreeMap::new(),
+                office: None,
                 watches: Vec::new(),
                 numbers: 0,
             }),
@@ -113,9 +117,40 @@ impl Depot {
                 };
             }
         }
+        self.happen(txn)
+    }
+
+    fn happen(&self, txn: Txn) -> Option<Committed> {
+        let written = self.assignments_in(&txn);
         let committed = self.0.memory.commit(txn).now_or_never();
+        if let Some(Committed::Done(_)) = committed {
+            written.into_iter().for_each(|event| self.0.history.record(event));
+        }
         self.observe();
         committed
+    }
+
+    /// What a commit that writes assignments stands on.
+    fn assignments_in(&self, txn: &Txn) -> Vec<Event> {
+        let state = lock(&self.0.state);
+        let stands_on = |key: &str, created: Option<u64>| {
+            let same = |guard: &Guard| matches!(guard, Guard::CreatedAt(k, at) if &**k == key && Some(at.0) == created);
+            txn.guards.iter().any(same)
+        };
+        let on_office = stands_on(keys::OFFICE, state.office.map(|at| at.0));
+        let flow = |op: &Op| match op {
+            Op::Put(key, ..) => match keys::parse(key) {
+                Some(Kind::Assignment(flow)) => Some(flow),
+                _ => None,
+            },
+            Op::Delete(_) => None,
+        };
+        let written = |flow: FlowId| {
+            let holder = state.holders.get(&flow);
+            let on_holder = holder.is_some_and(|(node, session)| stands_on(&keys::node(node), Some(session.0)));
+            Event::Written { flow, on_office, on_holder }
+        };
+        txn.ops.iter().filter_map(flow).map(written).collect()
     }
 
     /// Ends a lease on purpose.
@@ -169,7 +204,7 @@ impl Depot {
         };
         self.0.memory.outage(lock(&self.0.state).down > 0);
         for txn in late {
-            drop(self.0.memory.commit(txn).now_or_never());
+            drop(self.happen(txn));
         }
         self.observe();
     }
@@ -259,7 +294,10 @@ impl Depot {
                         self.0.history.record(Event::SessionEnded { node, session, at: core_revision(at) });
                     }
                 }
-                Some(Kind::Office) => self.0.history.record(Event::Office { by: None, at: core_revision(at) }),
+                Some(Kind::Office) => {
+                    lock(&self.0.state).office = None;
+                    self.0.history.record(Event::Office { by: None, at: core_revision(at) });
+                }
                 _ => (),
             },
             Change::At(at) | Change::Ready(at) => lock(&self.0.state).told = at,
@@ -277,7 +315,11 @@ impl Depot {
                 Event::SessionOpened { node, session, holder: record.holder, lease: record.lease }
             }
             Some(Kind::Assignment(flow)) => match decode::<Assignment>(&entry.value) {
-                Ok(assignment) => Event::Assigned { flow, at, assignment: Box::new(assignment) },
+                Ok(assignment) => {
+                    let holder = (assignment.node.clone(), assignment.session);
+                    lock(&self.0.state).holders.insert(flow.clone(), holder);
+                    Event::Assigned { flow, at, assignment: Box::new(assignment) }
+                }
                 Err(_) => return,
             },
             Some(Kind::Verdict(flow)) => match decode::<Verdict>(&entry.value) {
@@ -285,7 +327,10 @@ impl Depot {
                 Err(_) => return,
             },
             Some(Kind::Office) => match decode::<Incumbent>(&entry.value) {
-                Ok(office) => Event::Office { by: Some((office.node, office.session)), at: Revision(entry.created.0) },
+                Ok(office) => {
+                    lock(&self.0.state).office = Some(entry.created);
+                    Event::Office { by: Some((office.node, office.session)), at: Revision(entry.created.0) }
+                }
                 Err(_) => return,
             },
             _ => return,

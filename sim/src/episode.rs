@@ -17,7 +17,7 @@ use crate::{
     cluster::{Blueprint, Cluster, Surroundings},
     database::Database,
     depot::Depot,
-    executor::Executor,
+    executor::{Executor, OUTSIDE},
     fault::{self, Fault, What},
     history::{Event, History},
     invariant::Violation,
@@ -134,6 +134,11 @@ struct Stage {
 }
 
 const SINKS: usize = 2;
+/// What a small node takes, and how many flows a node starts in a second.
+const SMALL: u64 = 12;
+const PACE: u32 = 40;
+/// How often nodes are asked whether they are live.
+const LIVE_EVERY: Duration = Duration::from_millis(200);
 
 impl Stage {
     fn build(dice: &Dice, size: Size, keep: bool) -> Stage {
@@ -153,6 +158,7 @@ impl Stage {
         let around = Surroundings { executor, history, net, depot, databases, upstream };
         let mut machines = dice.fork("machines");
         let servers_run_flows = size.workers == 0 || machines.below(2) == 0;
+        let count = size.servers + size.workers;
         let machine = |n: usize| {
             let server = n < size.servers;
             let name = format!("{}{n}", if server { "s" } else { "w" });
@@ -160,11 +166,11 @@ impl Stage {
                 name: NodeName::new(&name).expect("a good name"),
                 server,
                 runs_flows: !server || servers_run_flows,
-                capacity: None,
-                starts_per_second: 500,
+                // Somebody is small.
+                capacity: (n == count - 1 && count > 3).then_some(SMALL),
+                starts_per_second: PACE,
             }
         };
-        let count = size.servers + size.workers;
         let blueprints = (0..count).map(|n| (machine(n), clock())).collect();
         let cluster = Cluster::new(around.clone(), blueprints, dice.fork("cluster"));
         let documents = flows.into_iter().map(|(spec, _)| spec).collect();
@@ -176,6 +182,7 @@ impl Stage {
         depot.found();
         (0..self.machines).for_each(|machine| self.cluster.start(machine));
         self.cluster.apply(0, self.documents.clone());
+        self.watch_the_live();
         for (number, fault) in faults.iter().enumerate().filter(|(n, _)| !options.without.contains(n)) {
             self.befall(number, fault);
         }
@@ -196,6 +203,20 @@ impl Stage {
         }
         self.judge_the_end();
         executor.run_until(executor.now(), || true);
+    }
+
+    fn watch_the_live(&self) {
+        let (cluster, executor) = (self.cluster.clone(), self.around.executor.clone());
+        let every = executor.clone();
+        executor.spawn(
+            OUTSIDE,
+            Box::pin(async move {
+                loop {
+                    every.sleep(LIVE_EVERY).await;
+                    cluster.note_the_live();
+                }
+            }),
+        );
     }
 
     /// False if something must not have happened.
@@ -507,7 +528,11 @@ fn flow(n: usize, dice: &mut Dice) -> (Spec, Feed) {
         _ => Class::Resumes,
     };
     let alone = dice.below(5) == 0;
-    let every = Duration::from_millis(400 + dice.below(12_000));
+    // Most talk, some are quiet.
+    let every = Duration::from_millis(match dice.below(5) {
+        0 => 15_000 + dice.below(25_000),
+        _ => 400 + dice.below(10_000),
+    });
     let first = Duration::from_millis(1_000 + dice.below(5_000));
     let hello = if class == Class::Forgets { "" } else { r#","hello":"FROM {position}""# };
     let readers = if alone { r#","readers":"one""# } else { "" };

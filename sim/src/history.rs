@@ -30,7 +30,13 @@ pub enum Event {
         node: NodeName,
         /// As sinks know it.
         holder: Holder,
+        /// The most flows that its node takes.
+        capacity: Option<u64>,
+        /// The most flows that it starts in a second.
+        pace: u32,
     },
+    /// A process that runs believes that its session is live.
+    Live(Pid),
     /// A process is gone, or ended by itself.
     Down(Pid),
     /// A process stands still.
@@ -123,6 +129,17 @@ pub enum Event {
         flow: FlowId,
         /// To this token.
         token: Token,
+        /// To run the flow, or only to close its fence.
+        runs: bool,
+    },
+    /// Somebody other than a restore wrote an assignment.
+    Written {
+        /// Whose.
+        flow: FlowId,
+        /// The commit stood on the office that was in force.
+        on_office: bool,
+        /// The commit stood on the session of the holder that the flow had.
+        on_holder: bool,
     },
     /// A fence was raised.
     Claimed {
@@ -315,7 +332,11 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Event::Note(line) => write!(f, "== {line}"),
-            Event::Up { pid, node, holder } => write!(f, "{pid} up: {node} ({:08x})", short(holder)),
+            Event::Up { pid, node, holder, .. } => write!(f, "{pid} up: {node} ({:08x})", short(holder)),
+            Event::Live(pid) => write!(f, "{pid} is live"),
+            Event::Written { flow, on_office, on_holder } => {
+                write!(f, "{flow} written, on office {on_office}, on holder {on_holder}")
+            }
             Event::Down(pid) => write!(f, "{pid} down"),
             Event::Frozen(pid) => write!(f, "{pid} frozen"),
             Event::Thawed { pid, clock_stood } => {
@@ -340,7 +361,9 @@ impl fmt::Display for Event {
                 write!(f, "{flow} judged {:?} at {} for {} @{at}", verdict.outcome, verdict.token, verdict.generation)
             }
             Event::Restored { at } => write!(f, "the store goes on from a backup @{at}"),
-            Event::ClaimSent { pid, flow, token } => write!(f, "{flow} {token} {pid} asks for the fence"),
+            Event::ClaimSent { pid, flow, token, runs } => {
+                write!(f, "{flow} {token} {pid} asks for the fence{}", if *runs { "" } else { ", to close it" })
+            }
             Event::Claimed { sink, flow, token, holder, seq } => {
                 write!(f, "{flow} {token} db{sink} fence raised by {:08x}, seq {seq}", short(holder))
             }

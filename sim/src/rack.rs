@@ -270,11 +270,11 @@ struct Door {
 }
 
 impl Door {
-    fn raise(&self, grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
+    fn raise(&self, grant: &Grant, runs: bool) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
         let (flow, token, holder, origin) = (grant.flow.clone(), grant.token, grant.holder, grant.origin);
         let (line, world, hub) = (self.line.clone(), Arc::clone(&self.world), Arc::clone(&self.hub));
         Box::pin(async move {
-            line.history.record(Event::ClaimSent { pid: line.pid, flow: flow.clone(), token });
+            line.history.record(Event::ClaimSent { pid: line.pid, flow: flow.clone(), token, runs });
             let (tell, told) = oneshot::channel();
             let database = hub.database.clone();
             line.send(
@@ -294,11 +294,11 @@ impl Door {
 
 impl FlowSink for Door {
     fn claim(&self, grant: &Grant) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
-        self.raise(grant)
+        self.raise(grant, true)
     }
 
     fn fence(&self, grant: &Grant) -> BoxFuture<'static, Result<(), ClaimError>> {
-        let raised = self.raise(grant);
+        let raised = self.raise(grant, false);
         Box::pin(async move { raised.await.map(drop) })
     }
 

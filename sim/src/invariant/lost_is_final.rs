@@ -34,7 +34,7 @@ impl Invariant for LostIsFinal {
                 self.sessions.insert((flow.clone(), owner), assignment.session.0);
             }
             Event::ToldGone { pid, lease } => drop(self.lost.insert((*pid, *lease))),
-            Event::ClaimSent { pid, flow, token } => {
+            Event::ClaimSent { pid, flow, token, .. } => {
                 let owner = Token::first(token.lineage, token.epoch);
                 let lease = self.sessions.get(&(flow.clone(), owner)).and_then(|session| self.leases.get(session));
                 if lease.is_some_and(|lease| self.lost.contains(&(*pid, *lease))) {

@@ -6,6 +6,12 @@ use std::fmt;
 use crate::{history::Event, time::Time};
 
 mod checkpoint_grows;
+mod claims_are_fresh;
+mod doubt_comes_in_time;
+mod orphans_notice;
+mod rooms_are_respected;
+mod starts_are_paced;
+mod writes_are_guarded;
 mod epoch_grows;
 mod fence_grows;
 mod fence_before_reading;
@@ -87,5 +93,11 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<stopped_is_silent::StoppedIsSilent>::default(),
         Box::<watch_is_whole::WatchIsWhole>::default(),
         Box::<moves_are_explained::MovesAreExplained>::default(),
+        Box::<claims_are_fresh::ClaimsAreFresh>::default(),
+        Box::<doubt_comes_in_time::DoubtComesInTime>::default(),
+        Box::<orphans_notice::OrphansNotice>::default(),
+        Box::<rooms_are_respected::RoomsAreRespected>::default(),
+        Box::<starts_are_paced::StartsArePaced>::default(),
+        Box::<writes_are_guarded::WritesAreGuarded>::default(),
     ]
 }

@@ -34,7 +34,7 @@ impl Invariant for TokensAreForTheLiving {
             Event::SessionEnded { node, .. } => {
                 self.open.remove(node);
             }
-            Event::Assigned { flow, assignment, .. } => {
+            Event::Assigned { flow, assignment, .. } if assignment.is_out() => {
                 let before = self.tokens.insert(flow.clone(), assignment.token);
                 let is_new = before.is_none_or(|before| !before.same_owner(assignment.token));
                 if is_new && self.open.get(&assignment.node) != Some(&assignment.session) {

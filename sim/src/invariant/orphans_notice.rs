@@ -1,0 +1,79 @@
+//! Whoever reads a feed that somebody else has taken over notices it soon, even if the feed is quiet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tenure_core::id::FlowId;
+
+use crate::executor::Pid;
+
+use super::Invariant;
+use crate::{history::Event, time::Time};
+
+/// See the module's head.
+#[derive(Default)]
+pub(super) struct OrphansNotice {
+    readers: BTreeMap<u64, (Pid, FlowId)>,
+    overtaken: BTreeMap<u64, Overtaken>,
+    frozen: BTreeSet<Pid>,
+}
+
+impl Invariant for OrphansNotice {
+    fn rule(&self) -> &'static str {
+        "orphans_notice"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "Whoever reads a feed that somebody else has taken over notices it soon, even if the feed is quiet."
+    }
+
+    fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Frozen(pid) => drop(self.frozen.insert(*pid)),
+            Event::Thawed { pid, .. } => {
+                self.frozen.remove(pid);
+                // It has its time anew.
+                self.overtaken.values_mut().filter(|other| other.pid == *pid).for_each(|other| other.since = now);
+            }
+            Event::ReadOn { reader, pid, flow, .. } => {
+                let others = self.readers.iter().filter(|(_, other)| other.1 == *flow && other.0 != *pid);
+                for (other, (of, _)) in others {
+                    let overtaken = Overtaken { pid: *of, flow: flow.clone(), since: now };
+                    self.overtaken.entry(*other).or_insert(overtaken);
+                }
+                self.readers.insert(*reader, (*pid, flow.clone()));
+            }
+            Event::ReadOff { reader } => {
+                self.readers.remove(reader);
+                self.overtaken.remove(reader);
+            }
+            Event::Down(pid) => {
+                self.readers.retain(|_, (of, _)| of != pid);
+                self.overtaken.retain(|_, other| other.pid != *pid);
+            }
+            Event::Live(_) => {
+                let late = self
+                    .overtaken
+                    .values()
+                    .find(|other| now.since(other.since) > NOTICED_WITHIN && !self.frozen.contains(&other.pid));
+                if let Some(Overtaken { pid, flow, since }) = late {
+                    return Err(format!("{flow}: {pid} reads on, and somebody else has read since {since}"));
+                }
+            }
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+struct Overtaken {
+    pid: Pid,
+    flow: FlowId,
+    since: Time,
+}
+
+/// An orphan looks once a second and waits three for an answer; what it reads last may take the flush
+/// that an order allows. A clock that was set back counts its validity anew.
+const NOTICED_WITHIN: Duration = Duration::from_secs(12);
