@@ -113,7 +113,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
     stage.play(&faults, options);
     let records = stage.documents.iter().map(|spec| stage.records(&spec.id)).sum();
     let Surroundings { executor, history, .. } = &stage.around;
-    Report {
+    let report = Report {
         seed,
         size,
         faults,
@@ -123,7 +123,9 @@ pub fn run(seed: u64, options: &Options) -> Report {
         polls: executor.polls(),
         simulated: executor.now().since(Time::default()),
         records,
-    }
+    };
+    executor.end();
+    report
 }
 
 struct Stage {

@@ -29,6 +29,9 @@ enum What {
         /// Go on after a failure, and count.
         #[arg(long)]
         all: bool,
+        /// Do not shrink what fails.
+        #[arg(long)]
+        no_shrink: bool,
     },
     /// Run one seed and print everything that happened, a line each.
     Replay {
@@ -63,7 +66,7 @@ enum What {
 
 fn main() -> ExitCode {
     let well = match Cli::parse().what {
-        What::Run { seeds, file, jobs, all } => trial::run(&seeds, &file, jobs, all),
+        What::Run { seeds, file, jobs, all, no_shrink } => trial::run(&seeds, &file, jobs, all, !no_shrink && !all),
         What::Replay { seed, without, flows, about } => {
             let options = Options { keep: true, without, flows };
             let report = trial::alone(seed, options);

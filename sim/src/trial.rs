@@ -37,7 +37,7 @@ struct Sum {
 }
 
 /// Runs seeds and prints what came of them. True if nothing happened that must not.
-pub fn run(range: &Seeds, files: &[PathBuf], jobs: Option<usize>, all: bool) -> bool {
+pub fn run(range: &Seeds, files: &[PathBuf], jobs: Option<usize>, all: bool, shrinks: bool) -> bool {
     let mut list: Vec<u64> = Vec::new();
     for file in files {
         match seeds::of_file(file) {
@@ -67,7 +67,7 @@ pub fn run(range: &Seeds, files: &[PathBuf], jobs: Option<usize>, all: bool) -> 
     });
     let sum = lock(&sum);
     conclude(&sum, began.elapsed(), jobs);
-    if let (Some(seed), false) = (sum.failed.keys().next(), all) {
+    if let (Some(seed), true) = (sum.failed.keys().next(), shrinks) {
         shrink::shrink(*seed);
     }
     sum.failed.is_empty()

@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask test | lint | ci | bench`. No dependencies, so that it is
 //! built in a moment.
 
+mod bank;
 mod debian;
 mod steps;
 
@@ -14,7 +15,11 @@ The project's chores.
   cargo xtask test     all tests; installs the Debian packages they need where it may,
                        else says which are missing
   cargo xtask lint     formatting, clippy, documentation; changes nothing
-  cargo xtask ci       what CI does: lint, test, then the demo
+  cargo xtask ci       what CI does: lint, test, the simulator, then the demo
+  cargo xtask sim      the simulator: the same seed twice, every seed that ever failed, and new ones;
+                       `cargo xtask sim 2000..4000` for others than the first 500
+  cargo xtask bugs     puts each deliberate bug of the bank into a scratch copy and has the simulator
+                       find it (hours; names choose some, `--check` only looks whether the patches apply)
   cargo xtask bench    the benchmarks: cold start of 10,000 flows
 
 Process tests run one after another, because each of them fills the machine. To run one of them:
@@ -24,10 +29,14 @@ Process tests run one after another, because each of them fills the machine. To 
 
 fn main() -> ExitCode {
     let word = std::env::args().nth(1).unwrap_or_default();
+    let rest: Vec<String> = std::env::args().skip(2).collect();
     let done = match word.as_str() {
         "test" => test(),
         "lint" => lint(),
         "ci" => ci(),
+        "sim" => sim(rest.first().map_or("0..500", String::as_str)),
+        "bugs" if rest.iter().any(|word| word == "--check") => bank::check(),
+        "bugs" => bank::hunt(&rest),
         "bench" => bench(),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
@@ -73,9 +82,21 @@ fn lint() -> Result<(), Failed> {
     )
 }
 
+/// A seed that cannot be repeated is an anecdote, so that is proved before anything else.
+fn sim(seeds: &str) -> Result<(), Failed> {
+    let sim = ["run", "--quiet", "--release", "--locked", "-p", "tenure-sim", "--"];
+    let run_it = |step, args: &[&str]| run(step, "cargo", &[&sim[..], args].concat());
+    // With the product: both are built from the same parts.
+    run("simulator", "cargo", &["build", "--release", "--locked", "-p", "tenure", "-p", "tenure-sim"])?;
+    run_it("the same seed twice", &["twice", "--seeds", "0..3"])?;
+    run_it("chaos, then peace", &["run", "--file", "sim/seeds.txt", "--seeds", seeds])
+}
+
 fn ci() -> Result<(), Failed> {
     lint()?;
+    bank::check()?;
     test()?;
+    sim("0..500")?;
     run("demo", "cargo", &["run", "--release", "--locked", "--", "demo", "--seconds", "30"])
 }
 

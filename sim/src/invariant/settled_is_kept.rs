@@ -1,6 +1,6 @@
 //! What a pipeline was told is durable is in the sink.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
 use tenure_core::{id::FlowId, token::Token};
 
@@ -10,8 +10,11 @@ use crate::{history::Event, time::Time};
 /// See the module's head.
 #[derive(Default)]
 pub(super) struct SettledIsKept {
-    durable: BTreeMap<(usize, FlowId), BTreeSet<(Token, u64)>>,
+    durable: BTreeMap<(usize, FlowId), VecDeque<(Token, u64)>>,
 }
+
+/// A word about a batch comes before so many others are durable: a flow has one batch on its way.
+const REMEMBERED: usize = 64;
 
 impl Invariant for SettledIsKept {
     fn rule(&self) -> &'static str {
@@ -25,15 +28,19 @@ impl Invariant for SettledIsKept {
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
         match event {
             Event::Committed { sink, flow, token, seq, .. } => {
-                self.durable.entry((*sink, flow.clone())).or_default().insert((*token, *seq));
+                let durable = self.durable.entry((*sink, flow.clone())).or_default();
+                durable.push_back((*token, *seq));
+                if durable.len() > REMEMBERED {
+                    durable.pop_front();
+                }
             }
+            // A word that is on its way while the sink forgets is nobody's fault: it was durable then.
             Event::Settled { sink, flow, token, seq, .. } => {
                 let durable = self.durable.get(&(*sink, flow.clone()));
                 if !durable.is_some_and(|durable| durable.contains(&(*token, *seq))) {
                     return Err(format!("{flow} {token} db{sink}: batch {seq} was called durable and is not"));
                 }
             }
-            // A word that is on its way while the sink forgets is nobody's fault: it was durable then.
             _ => (),
         }
         Ok(())
