@@ -197,7 +197,7 @@ impl Cluster {
             machine: place,
             history: history.clone(),
         });
-        let line = Line { executor, net: net.clone(), pid, machine: place, history };
+        let line = Line { executor, net, pid, machine: place, history };
         let sinks = Arc::new(Rack::new(line, Arc::clone(&on_data), &databases, &dice));
         let opener = Arc::new(Dialer { upstream, pid, machine: place });
         let connectors = Connectors::new(ConnectSetup { world: Arc::clone(&on_data), opener, sinks });
@@ -257,7 +257,7 @@ impl Cluster {
             ));
             door = Some(Arc::new(ServerDoor {
                 world: world.clone(),
-                me: blueprint.name.clone(),
+                me: blueprint.name,
                 store: Arc::clone(&store),
                 view,
                 engine: Engine::Memory(Memory::new()),

@@ -87,8 +87,11 @@ pub enum What {
     SuspendMany(u64),
 }
 
-/// How trouble is spread over kinds, in shares.
-const SHARES: &[(u64, fn(&mut Dice) -> What)] = &[
+/// How much of all trouble is of a kind, and how it is drawn.
+type Share = (u64, fn(&mut Dice) -> What);
+
+/// How trouble is spread over kinds.
+const SHARES: &[Share] = &[
     (6, |d| What::Kill(any(d))),
     (2, |d| What::Reboot(any(d))),
     (6, |d| What::Freeze(any(d))),
@@ -130,14 +133,14 @@ fn any(dice: &mut Dice) -> usize {
 /// Trouble from `from` to `to`. One trial in five does without some kinds.
 pub fn draw(dice: &mut Dice, count: u64, from: Time, to: Time) -> Vec<Fault> {
     let swarm = dice.below(5) == 0;
-    let chosen: Vec<&(u64, fn(&mut Dice) -> What)> = SHARES.iter().filter(|_| !swarm || dice.below(3) > 0).collect();
+    let chosen: Vec<&Share> = SHARES.iter().filter(|_| !swarm || dice.below(3) > 0).collect();
     let shares: u64 = chosen.iter().map(|(share, _)| share).sum();
     let mut faults: Vec<Fault> = (0..count).map(|_| one(dice, &chosen, shares, from, to)).collect();
     faults.sort_by_key(|fault| fault.at);
     faults
 }
 
-fn one(dice: &mut Dice, chosen: &[&(u64, fn(&mut Dice) -> What)], shares: u64, from: Time, to: Time) -> Fault {
+fn one(dice: &mut Dice, chosen: &[&Share], shares: u64, from: Time, to: Time) -> Fault {
     let mut left = dice.below(shares.max(1));
     let mut kind = SHARES[0].1;
     for (share, draw) in chosen {

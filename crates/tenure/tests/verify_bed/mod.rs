@@ -184,9 +184,10 @@ pub(crate) struct Held {
 
 /// Claims a flow for the holder of that epoch.
 pub(crate) async fn held(bed: &dyn Bed, flow: &str, epoch: u64) -> Held {
-    let sinks = Sinks::new(&format!("tenure/test-{flow}/{epoch}"), Arc::new(RealWorld));
+    let sinks =
+        Sinks::new(&format!("tenure/test-{flow}/{epoch}"), Arc::new(RealWorld::on(tokio::runtime::Handle::current())));
     let document: Document = serde_json::from_value(document(flow, &bed.sink())).unwrap();
-    let sink = sinks.open(&document.check().unwrap()).unwrap();
+    let sink = sinks.door(&document.check().unwrap()).unwrap();
     let grant = Grant {
         flow: FlowId::new(flow).unwrap(),
         token: Token::first(7, epoch),
