@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tenure::runtime::clock::RealWorld;
 use tenure_connect::{
-    connectors::SinkRack,
     record::{Batch, Cell, Position, Rejected},
     sink::{FlowSink, Written, hubs::Sinks},
 };
