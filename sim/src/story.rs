@@ -21,12 +21,11 @@ pub fn tell(report: &Report, about: &[String]) -> String {
         Some((at, violation)) => writeln!(out, "{at} VIOLATION {violation}"),
         None => writeln!(
             out,
-            "well: seed {}, {:?}, {} faults, {} events, {} polls, {} records",
+            "well: seed {}, {:?}, {} faults, {} events, {} records",
             report.seed,
             report.size,
             report.faults.len(),
             report.events,
-            report.polls,
             report.records
         ),
     };

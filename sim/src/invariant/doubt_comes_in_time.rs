@@ -14,6 +14,7 @@ use crate::{history::Event, time::Time};
 pub(super) struct DoubtComesInTime {
     sent: BTreeMap<Pid, Time>,
     processes: BTreeMap<Holder, Pid>,
+    stood: BTreeMap<Pid, Time>,
 }
 
 impl Invariant for DoubtComesInTime {
@@ -32,8 +33,15 @@ impl Invariant for DoubtComesInTime {
             Event::SessionOpened { holder, .. } => {
                 self.sent.extend(self.processes.get(holder).map(|pid| (*pid, now)));
             }
-            Event::Renewed { pid, sent, .. } => drop(self.sent.insert(*pid, *sent)),
-            Event::Thawed { pid, clock_stood: true } => drop(self.sent.remove(pid)),
+            Event::Renewed { pid, sent, .. } => {
+                let sent = self.stood.get(pid).map_or(*sent, |until| *until.max(sent));
+                self.sent.insert(*pid, sent);
+            }
+            // Nothing in it can tell that time has passed: it counts on from where it stood.
+            Event::Thawed { pid, clock_stood: true } => {
+                self.stood.insert(*pid, now);
+                self.sent.insert(*pid, now);
+            }
             Event::Live(pid) => {
                 let Some(until) = self.sent.get(pid).map(|sent| sent.after(longest())) else { return Ok(()) };
                 if now > until {

@@ -34,12 +34,16 @@ impl<P: Load> Committer<P> {
                 open.told.push(entry.what.flow.clone());
             }
         }
+        let mut waiting: Vec<Ticket> = Vec::new();
         for lane in self.flows.values_mut() {
             let (gone, left) = std::mem::take(&mut lane.next).into_iter().partition(|entry| late(entry));
             lane.next = left;
             let gone: VecDeque<Entry<P>> = gone;
-            out.extend(gone.iter().map(|e| Effect::Reply(e.what.ticket, Written::Failed(reason.clone()))));
+            waiting.extend(gone.iter().map(|entry| entry.what.ticket));
         }
+        // The map has no order of its own, and the same run must be told the same way twice.
+        waiting.sort_unstable();
+        out.extend(waiting.into_iter().map(|ticket| Effect::Reply(ticket, Written::Failed(reason.clone()))));
     }
 
     /// Takes entries out of every place where they wait for a writer.
