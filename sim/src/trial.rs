@@ -22,8 +22,16 @@ use crate::{
 /// seed may reach the next.
 pub fn alone(seed: u64, options: Options) -> Report {
     let run = thread::Builder::new().name(format!("seed {seed}")).stack_size(8 << 20);
-    let running = run.spawn(move || episode::run(seed, &options)).expect("a thread for a seed");
+    let running = run.spawn(move || seeded(seed, &options)).expect("a thread for a seed");
     running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A watch channel rolls dice for whom it wakes first; within a runtime they are the runtime's.
+fn seeded(seed: u64, options: &Options) -> Report {
+    let dice = tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes());
+    let runtime = tokio::runtime::Builder::new_current_thread().rng_seed(dice).build().expect("a runtime");
+    // The whole run is one poll to that runtime: it must not be asked to let others run.
+    runtime.block_on(tokio::task::unconstrained(async { episode::run(seed, options) }))
 }
 
 #[derive(Default)]
