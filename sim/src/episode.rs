@@ -136,8 +136,7 @@ struct Stage {
 }
 
 const SINKS: usize = 2;
-/// What a small node takes, and how many flows a node starts in a second.
-const SMALL: u64 = 12;
+/// How many flows a node starts in a second.
 const PACE: u32 = 40;
 /// How often nodes are asked whether they are live.
 const LIVE_EVERY: Duration = Duration::from_millis(200);
@@ -168,8 +167,7 @@ impl Stage {
                 name: NodeName::new(&name).expect("a good name"),
                 server,
                 runs_flows: !server || servers_run_flows,
-                // Somebody is small.
-                capacity: (n == count - 1 && count > 3).then_some(SMALL),
+                capacity: None,
                 starts_per_second: PACE,
             }
         };
