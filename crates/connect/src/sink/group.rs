@@ -14,7 +14,7 @@ use tenure_core::{
     flow::{Reason, supervisor::Code},
     grant::Permit,
     id::FlowId,
-    moment::Dice,
+    moment::{Dice, Moment},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -127,6 +127,7 @@ impl<P: Load> Shell<P> {
         mut incoming: mpsc::UnboundedReceiver<Wish<P>>,
         mut answers: mpsc::UnboundedReceiver<(BatchId, Answer)>,
     ) {
+        let mut stepped = self.world.now();
         loop {
             let input = tokio::select! {
                 biased;
@@ -142,18 +143,20 @@ impl<P: Load> Shell<P> {
                     }
                     None => return,
                 },
-                () = self.wake() => Input::Tick,
+                () = self.wake(stepped) => Input::Tick,
             };
-            for effect in self.machine.step(self.world.now(), input) {
+            stepped = self.world.now();
+            for effect in self.machine.step(stepped, input) {
                 self.carry_out(effect);
             }
         }
     }
 
-    async fn wake(&self) {
-        let now = self.world.now();
-        match self.machine.wake(now) {
-            Some(moment) => self.world.sleep(moment.since(now)).await,
+    /// The machine is asked as of its last step: what has come due since then is not over, it is
+    /// what to wake for at once.
+    async fn wake(&self, stepped: Moment) {
+        match self.machine.wake(stepped) {
+            Some(moment) => self.world.sleep(moment.since(self.world.now())).await,
             None => std::future::pending().await,
         }
     }
@@ -168,6 +171,82 @@ impl<P: Load> Shell<P> {
                     drop(tell.send(written));
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::future::BoxFuture;
+    use tenure_core::{
+        flow::OnLeaseLoss,
+        grant::{Grant, Validity},
+        token::{Holder, Token},
+    };
+
+    use super::*;
+
+    /// A clock that is a millisecond later at each look: work takes time.
+    #[derive(Default)]
+    struct Busy(Arc<AtomicU64>);
+
+    impl World for Busy {
+        fn now(&self) -> Moment {
+            Moment(self.0.fetch_add(1, Ordering::Relaxed))
+        }
+
+        fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
+            let clock = Arc::clone(&self.0);
+            Box::pin(async move {
+                let _before = clock.fetch_add(span.as_millis() as u64, Ordering::Relaxed);
+            })
+        }
+
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(tokio::spawn(task));
+        }
+    }
+
+    struct OneRow;
+
+    impl Load for OneRow {
+        fn rows(&self) -> usize {
+            1
+        }
+
+        fn rejected(&self) -> usize {
+            0
+        }
+
+        fn weight(&self) -> usize {
+            1
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_lingers_is_sent_whatever_the_clock_did_between_two_looks() {
+        let (answer, answers) = mpsc::unbounded_channel();
+        let writer = move |order| match order {
+            Order::Do(batch, _) => drop(answer.send((batch, Answer::Done { aside: Vec::new() }))),
+            Order::Cut(_) => {}
+        };
+        let group = Group::start(Arc::new(Busy::default()), Dice::from_seed(1), vec![Box::new(writer)], answers);
+        let grant = Grant {
+            flow: FlowId::new("f").expect("an id"),
+            token: Token::first(1, 1),
+            holder: Holder(1),
+            origin: 0,
+            validity: Validity::until(Moment(u64::MAX)),
+            on_lease_loss: OnLeaseLoss::RideThrough,
+        };
+        for seq in 1..100 {
+            let permit = grant.permit(Moment(0)).expect("it is valid");
+            let written = group.write(permit, seq, "t".into(), OneRow);
+            // Nothing else happens that would wake the task.
+            let written = tokio::time::timeout(Duration::from_secs(10), written).await;
+            assert_eq!(written, Ok(Written::Settled { rows: 1, rejected: 0 }), "batch {seq}");
         }
     }
 }

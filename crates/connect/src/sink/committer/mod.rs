@@ -304,7 +304,8 @@ impl<P: Load> Committer<P> {
     }
 
     /// When to come back with [`Input::Tick`] at the latest; none while only answers are awaited.
-    /// Always after `now`: what was due by the last step has been done, or waits for a writer.
+    /// `now` is the moment of the last step and no later one: what was due by then has been done, or
+    /// waits for a writer, and what came due since would be left out.
     pub fn wake(&self, now: Moment) -> Option<Moment> {
         // One that ended since the last step is due at once.
         let soon = now.after(Duration::from_millis(1));
