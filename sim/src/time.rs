@@ -34,18 +34,37 @@ pub struct Clock {
     began: u64,
     ppm: i64,
     shifted: i64,
+    /// The last that anyone was shown; nobody is ever shown less.
+    shown: u64,
+    /// Decides between which two looks a moment goes by.
+    looks: u64,
 }
+
+/// So far ahead of the event heap a clock may be, because of the work that was done meanwhile.
+const WORK_MAX: u64 = 3;
 
 impl Clock {
     /// A clock that showed `began` milliseconds at the beginning and is that many millionths fast.
     pub fn new(began: u64, ppm: i64) -> Clock {
-        Clock { began: began * 1000, ppm, shifted: 0 }
+        Clock { began: began * 1000, ppm, shifted: 0, shown: 0, looks: began }
     }
 
     /// What it shows at that time.
     pub fn at(&self, time: Time) -> Moment {
         let ran = time.0 as i64 + time.0 as i64 / 1_000_000 * self.ppm;
         Moment((self.began as i64 + ran + self.shifted).max(0) as u64 / 1000)
+    }
+
+    /// What it shows to a process that looks at that time. A processor takes time for what it does,
+    /// though the event heap stands still meanwhile: one look of sixteen is a millisecond after the
+    /// one before.
+    pub fn look(&mut self, time: Time) -> Moment {
+        // Knuth's linear congruential generator for 64 bits; its upper bits are good enough.
+        self.looks = self.looks.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let worked = u64::from(self.looks >> 60 == 0);
+        let now = self.at(time).0;
+        self.shown = (self.shown.max(now) + worked).min(self.shown.max(now + WORK_MAX));
+        Moment(self.shown)
     }
 
     /// How long a span by this clock takes in truth.
@@ -63,6 +82,16 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_goes_by_between_two_looks_and_never_back_and_never_far() {
+        let mut clock = Clock::new(1000, 0);
+        let looks: Vec<u64> = (0..2_000).map(|n| clock.look(Time(n / 500 * 2_000)).0 - 1000).collect();
+        assert!(looks.is_sorted());
+        assert_eq!((looks[0], looks[499]), (0, 3));
+        assert_eq!((looks[500], looks[999]), (3, 5));
+        assert_eq!(looks[1999], 9);
+    }
 
     #[test]
     fn a_fast_clock_shows_more_and_its_spans_are_over_sooner() {

@@ -34,7 +34,7 @@ pub struct Body {
 
 impl World for Body {
     fn now(&self) -> Moment {
-        lock(&self.clock).at(self.executor.now())
+        lock(&self.clock).look(self.executor.now())
     }
 
     fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
