@@ -6,6 +6,7 @@ use openraft::SnapshotPolicy;
 
 use crate::{
     app::AppDoor,
+    drive::{Drive, System},
     error::StartError,
     fatal::FatalHook,
     log::{WriterMode, disk::LogBackend},
@@ -35,9 +36,11 @@ pub struct Config {
     pub fatal: FatalHook,
     /// Where the application's frames go; without it they are not taken.
     pub app: Option<AppDoor>,
+    /// Where the data directory lies.
+    pub drive: Arc<dyn Drive>,
     /// How the log reaches its bytes.
     pub log_backend: LogBackend,
-    /// Who runs the log's writes.
+    /// Who runs the disk's work.
     pub log_writer: WriterMode,
     /// A snapshot is taken every so many entries.
     pub snapshot_entries: u64,
@@ -58,6 +61,7 @@ impl Config {
             transport: Arc::new(Tcp),
             fatal: FatalHook::default(),
             app: None,
+            drive: Arc::new(System),
             log_backend: LogBackend::default(),
             log_writer: WriterMode::default(),
             snapshot_entries: 10_000,

@@ -22,7 +22,7 @@ use crate::{
     lessor::Lessor,
     line::Lines,
     log::Log,
-    machine::{Machine, blocking},
+    machine::Machine,
     members::Members,
     net::Peers,
     proof::Proofs,
@@ -49,12 +49,12 @@ impl Embedded {
         if let Some(why) = config.timing.complaint() {
             return Err(StartError::Config { why });
         }
-        let dir = DataDir::lock(&config.data_dir)?;
+        let dir = DataDir::lock(&config.data_dir, Arc::clone(&config.drive))?;
         let listener = config.transport.listen(&config.bind).await.map_err(|e| StartError::io(&config.bind, e))?;
         let addr = advertised(&config, listener.as_ref())?;
         let (identity, disk, loaded) = settle(&config, &dir, &addr).await?;
         let home = dir.home(identity.home)?;
-        let machine = open_machine(&dir, &loaded)?;
+        let machine = open_machine(&dir, &loaded, config.log_writer)?;
         let log = Log::start(disk, loaded, dir, config.log_writer, config.fatal.clone());
         let core = Core::start(&config, &identity, home, addr, machine, log).await?;
         let compaction = Compaction { bytes: config.snapshot_bytes.max(1) };
@@ -149,7 +149,8 @@ impl Core {
         let (shared, snapshots) = (machine.shared(), machine.snapshots());
         let cluster = identity.cluster;
         let known = Cluster::from(OnceLock::from(cluster));
-        let peers = Peers { dialer: dialer.clone(), cluster: known.clone(), shared: Arc::clone(&shared), timing };
+        let mode = snapshots.mode();
+        let peers = Peers { dialer: dialer.clone(), cluster: known.clone(), shared: Arc::clone(&shared), timing, mode };
         let raft_config = Arc::new(raft_config(config, cluster)?);
         let raft =
             Raft::new(identity.member, raft_config, peers, log.clone(), machine).await.map_err(|e| refuse(&e))?;
@@ -190,12 +191,11 @@ impl Core {
             tracing::warn!("the consensus engine did not end in order: {e}");
         }
         let snapshots = Arc::clone(&self.snapshots);
-        if let Err(e) = blocking(move || {
+        let close = move || {
             snapshots.close();
             Ok(())
-        })
-        .await
-        {
+        };
+        if let Err(e) = self.snapshots.mode().run(close).await {
             tracing::warn!("the snapshots were not closed in order: {e}");
         }
         self.log.stop().await;

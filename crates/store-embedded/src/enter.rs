@@ -11,7 +11,10 @@ use crate::{
     hello::{Channel, Cluster, Dialer},
     home::{DataDir, Identity, random_id},
     line::{Line, Lines, NoAnswer},
-    log::disk::{Disk, Loaded},
+    log::{
+        WriterMode,
+        disk::{Disk, Loaded},
+    },
     machine::Machine,
     snapshot::Snapshots,
     transport::Listener,
@@ -56,7 +59,7 @@ pub(crate) async fn settle(config: &Config, dir: &DataDir, addr: &str) -> Result
     if loaded.vote.is_some() || loaded.purged.is_some() || !loaded.entries.is_empty() {
         return Err(StartError::damaged(path, "it has entries, but the identity file beside it is missing"));
     }
-    if Snapshots::open(dir.path())?.newest()?.is_some() {
+    if Snapshots::open(dir, config.log_writer)?.newest()?.is_some() {
         return Err(StartError::damaged(dir.path(), "it has a snapshot, but no identity and no log"));
     }
     let identity = new_identity(config, addr).await?;
@@ -137,8 +140,8 @@ async fn ask_to_join(line: &Line<Ask, Answer>, config: &Config, addr: &str) -> R
 }
 
 /// The state from the newest snapshot, if together with the log it is everything.
-pub(crate) fn open_machine(dir: &DataDir, loaded: &Loaded) -> Result<Machine, StartError> {
-    let snapshots = Snapshots::open(dir.path())?;
+pub(crate) fn open_machine(dir: &DataDir, loaded: &Loaded, mode: WriterMode) -> Result<Machine, StartError> {
+    let snapshots = Snapshots::open(dir, mode)?;
     let newest = snapshots.newest()?;
     let covered = newest.as_ref().map(|(_, content)| content.last.index);
     match loaded.purged {

@@ -1,23 +1,20 @@
 //! The data directory: whose it is, and that nobody else has it.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Write as _,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    drive::{self, Drive, Hold},
     error::StartError,
-    log::disk::{self, Stamp, sync_dir},
+    log::disk::{self, Stamp},
     record,
 };
 
 const IDENTITY: &str = "member.id";
-const LOCK: &str = "lock";
 
 /// What makes a data directory itself: a random number in it, and where it lies. A copy of the
 /// directory has another inode, a second directory another number.
@@ -45,29 +42,25 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    drive: Arc<dyn Drive>,
+    _hold: Box<dyn Hold>,
 }
 
 impl DataDir {
     /// Creates the directory if need be and takes its lock.
-    pub(crate) fn lock(path: &Path) -> Result<DataDir, StartError> {
-        fs::create_dir_all(path).map_err(|e| StartError::io(path.display(), e))?;
-        let lock_path = path.join(LOCK);
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(|e| StartError::io(lock_path.display(), e))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse { dir: path.to_owned() }),
-            Err(e) => Err(StartError::io(lock_path.display(), e.into())),
+    pub(crate) fn lock(path: &Path, drive: Arc<dyn Drive>) -> Result<DataDir, StartError> {
+        match drive.take(path).map_err(|e| StartError::io(path.display(), e))? {
+            Some(hold) => Ok(DataDir { path: path.to_owned(), drive, _hold: hold }),
+            None => Err(StartError::InUse { dir: path.to_owned() }),
         }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn drive(&self) -> Arc<dyn Drive> {
+        Arc::clone(&self.drive)
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {
@@ -81,7 +74,7 @@ impl DataDir {
     /// Who this directory says we are; `None` in a fresh one.
     pub(crate) fn identity(&self) -> Result<Option<Identity>, StartError> {
         let path = self.identity_path();
-        match fs::read(&path) {
+        match self.drive.open(&path).and_then(|file| drive::read_all(file.as_ref())) {
             Ok(bytes) => record::unseal(IDENTITY.as_bytes(), &bytes)
                 .map(Some)
                 .map_err(|e| StartError::damaged(path, e.to_string())),
@@ -96,18 +89,18 @@ impl DataDir {
         let path = self.identity_path();
         let tmp = path.with_extension("tmp");
         let write = || {
-            let mut file = File::create(&tmp)?;
-            file.write_all(&record::seal(IDENTITY.as_bytes(), identity))?;
-            file.sync_all()?;
-            fs::rename(&tmp, &path)
+            let file = self.drive.create(&tmp)?;
+            file.write_at(&record::seal(IDENTITY.as_bytes(), identity), 0)?;
+            file.sync()?;
+            self.drive.rename(&tmp, &path)?;
+            self.drive.sync_names(&self.path)
         };
-        write().map_err(|e| StartError::io(path.display(), e))?;
-        sync_dir(&self.path)
+        write().map_err(|e| StartError::io(path.display(), e))
     }
 
     pub(crate) fn home(&self, id: u128) -> Result<Home, StartError> {
-        let meta = fs::metadata(&self.path).map_err(|e| StartError::io(self.path.display(), e))?;
-        Ok(Home { id, device: meta.dev(), inode: meta.ino() })
+        let (device, inode) = self.drive.place(&self.path).map_err(|e| StartError::io(self.path.display(), e))?;
+        Ok(Home { id, device, inode })
     }
 }
 

@@ -54,6 +54,7 @@ mod app;
 mod config;
 mod core;
 mod door;
+mod drive;
 mod embedded;
 mod enter;
 mod error;
@@ -82,6 +83,7 @@ mod wire;
 pub use crate::{
     app::{AppDoor, AppInbox, AppSender},
     config::Config,
+    drive::{Drive, DriveFile, Hold, System},
     embedded::Embedded,
     error::StartError,
     fatal::{Fatal, FatalHook},

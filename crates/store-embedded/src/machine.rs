@@ -223,7 +223,8 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, received: SnapshotFile) -> Result<(), io::Error> {
         let (machine, meta) = (self.clone(), meta.clone());
-        blocking(move || {
+        let run = self.snapshots.mode();
+        run.run(move || {
             let (file, content) = machine.snapshots.accept(&received, &meta)?;
             machine.set_current(content.meta(), file);
             let Content { last, membership, state } = content;
@@ -245,13 +246,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let machine = self.machine.clone();
-        blocking(move || machine.build()).await
+        let run = machine.snapshots.mode();
+        run.run(move || machine.build()).await
     }
-}
-
-/// Runs file work off the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

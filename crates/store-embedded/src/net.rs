@@ -20,9 +20,10 @@ use crate::{
     frame::{self, HELLO_MAX},
     hello::{Channel, Cluster, Dialer},
     line::{Line, NoAnswer},
-    machine::{Shared, blocking},
+    log::WriterMode,
+    machine::Shared,
     raft::{Member, Raft, Types, Vote},
-    snapshot::{self, SnapshotFile, Snapshots},
+    snapshot::{SnapshotFile, Snapshots},
     timing::Timing,
     transport::Stream,
     wire::{RaftAnswer, RaftAsk, SnapshotAnswer, SnapshotAsk},
@@ -42,6 +43,8 @@ pub(crate) struct Peers {
     pub(crate) cluster: Cluster,
     pub(crate) shared: Arc<Shared>,
     pub(crate) timing: Timing,
+    /// Who reads the files that are sent.
+    pub(crate) mode: WriterMode,
 }
 
 /// Another server, as consensus sees it.
@@ -95,12 +98,12 @@ impl Peer {
         while at < len {
             let file = Arc::clone(&file);
             let size = PIECE.min((len - at) as usize);
-            let piece = blocking(move || {
+            let read = move || {
                 let mut piece = vec![0; size];
-                std::os::unix::fs::FileExt::read_exact_at(&*file, &mut piece, at)?;
+                file.read_at(&mut piece, at)?;
                 Ok(piece)
-            })
-            .await?;
+            };
+            let piece = self.peers.mode.run(read).await?;
             at += size as u64;
             within(self.peers.timing.rpc, stream.write_all(&frame::wrap(&piece)?)).await?;
         }
@@ -199,15 +202,17 @@ pub(crate) async fn take_snapshot(
     timing: Timing,
 ) -> io::Result<()> {
     let SnapshotAsk { vote, meta, len } = within(timing.rpc, frame::receive(&mut stream, frame::FRAME_MAX)).await?;
-    let received = blocking(move || snapshots.receive()).await?;
-    let written = write_pieces(&mut stream, &received, len, timing).await;
+    let incoming = Arc::clone(&snapshots);
+    let mode = snapshots.mode();
+    let received = mode.run(move || incoming.receive()).await?;
+    let written = write_pieces(&mut stream, &received, len, (timing, mode)).await;
     let answer = match written {
         Ok(()) => {
             let snapshot = Snapshot { meta, snapshot: SnapshotFile { len, ..received } };
             raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())
         }
         Err(e) => {
-            snapshot::discard(&received);
+            snapshots.discard(&received);
             return Err(e);
         }
     };
@@ -218,7 +223,7 @@ async fn write_pieces(
     stream: &mut Box<dyn Stream>,
     received: &SnapshotFile,
     len: u64,
-    timing: Timing,
+    (timing, mode): (Timing, WriterMode),
 ) -> io::Result<()> {
     let mut at = 0;
     while at < len {
@@ -227,7 +232,7 @@ async fn write_pieces(
             return Err(io::ErrorKind::InvalidData.into());
         }
         let (file, size) = (Arc::clone(&received.file), piece.len() as u64);
-        blocking(move || std::os::unix::fs::FileExt::write_all_at(&*file, &piece, at)).await?;
+        mode.run(move || file.write_at(&piece, at)).await?;
         at += size;
     }
     Ok(())

@@ -6,8 +6,7 @@
 //! when it is loaded.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write as _},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -20,8 +19,10 @@ use serde::{Deserialize, Serialize};
 use tenure_store::state::State;
 
 use crate::{
+    drive::{self, Drive, DriveFile},
     error::StartError,
-    log::disk::sync_dir,
+    home::DataDir,
+    log::WriterMode,
     raft::{LogId, Membership, SnapshotMeta},
 };
 
@@ -46,7 +47,7 @@ struct Header {
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotFile {
     pub(crate) path: PathBuf,
-    pub(crate) file: Arc<File>,
+    pub(crate) file: Arc<dyn DriveFile>,
     pub(crate) len: u64,
 }
 
@@ -62,6 +63,8 @@ pub(crate) struct Content {
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     dir: PathBuf,
+    drive: Arc<dyn Drive>,
+    mode: WriterMode,
     incoming: AtomicU64,
     /// Held while files are written; true when the server has stopped and the directory is no
     /// longer ours.
@@ -69,10 +72,9 @@ pub(crate) struct Snapshots {
 }
 
 impl SnapshotFile {
-    fn open(path: &Path) -> io::Result<SnapshotFile> {
-        let file = File::open(path)?;
-        let len = file.metadata()?.len();
-        Ok(SnapshotFile { path: path.to_owned(), file: Arc::new(file), len })
+    fn open(drive: &dyn Drive, path: &Path) -> io::Result<SnapshotFile> {
+        let file = drive.open(path)?;
+        Ok(SnapshotFile { path: path.to_owned(), len: file.size()?, file })
     }
 }
 
@@ -84,19 +86,25 @@ impl Content {
 
 impl Snapshots {
     /// Takes over the directory: what was left half-written goes.
-    pub(crate) fn open(dir: &Path) -> Result<Snapshots, StartError> {
-        let snapshots = Snapshots { dir: dir.to_owned(), incoming: AtomicU64::new(0), closed: Mutex::new(false) };
+    pub(crate) fn open(dir: &DataDir, mode: WriterMode) -> Result<Snapshots, StartError> {
+        let (dir, drive) = (dir.path().to_owned(), dir.drive());
+        let snapshots = Snapshots { dir, drive, mode, incoming: AtomicU64::new(0), closed: Mutex::new(false) };
         for path in snapshots.files(|name| name.starts_with("snapshot-") && name.ends_with(".tmp"))? {
-            fs::remove_file(&path).map_err(|e| StartError::io(path.display(), e))?;
+            snapshots.drive.remove(&path).map_err(|e| StartError::io(path.display(), e))?;
         }
         Ok(snapshots)
+    }
+
+    /// Who does the work with these files.
+    pub(crate) fn mode(&self) -> WriterMode {
+        self.mode
     }
 
     /// The newest snapshot, checked. A damaged one is refused, not passed over.
     pub(crate) fn newest(&self) -> Result<Option<(SnapshotFile, Content)>, StartError> {
         let Some(path) = self.complete()?.pop() else { return Ok(None) };
-        let content = load(&path).map_err(|what| StartError::damaged(&path, what))?;
-        let file = SnapshotFile::open(&path).map_err(|e| StartError::io(path.display(), e))?;
+        let file = SnapshotFile::open(&*self.drive, &path).map_err(|e| StartError::io(path.display(), e))?;
+        let content = load(&*file.file).map_err(|what| StartError::damaged(&path, what))?;
         Ok(Some((file, content)))
     }
 
@@ -123,14 +131,12 @@ impl Snapshots {
         };
         let header = postcard::to_allocvec(&header).map_err(io::Error::other)?;
         let tmp = self.tmp();
-        let mut file = File::create(&tmp)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&[FORMAT])?;
-        file.write_all(&(header.len() as u32).to_le_bytes())?;
-        file.write_all(&header)?;
-        file.write_all(&crc32c::crc32c(&header).to_le_bytes())?;
-        file.write_all(&body)?;
-        file.sync_all()?;
+        let start = [&MAGIC[..], &[FORMAT], &(header.len() as u32).to_le_bytes()].concat();
+        let head = [&start[..], &header, &crc32c::crc32c(&header).to_le_bytes()].concat();
+        let file = self.drive.create(&tmp)?;
+        file.write_at(&head, 0)?;
+        file.write_at(&body, head.len() as u64)?;
+        file.sync()?;
         self.name(&tmp, content.last)
     }
 
@@ -138,26 +144,26 @@ impl Snapshots {
     pub(crate) fn receive(&self) -> io::Result<SnapshotFile> {
         let _ours = self.ours()?;
         let path = self.tmp();
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-        Ok(SnapshotFile { path, file: Arc::new(file), len: 0 })
+        let file = self.drive.create(&path)?;
+        Ok(SnapshotFile { path, file, len: 0 })
     }
 
     /// Checks a received snapshot and gives it its name. One that is damaged is removed.
     pub(crate) fn accept(&self, received: &SnapshotFile, meta: &SnapshotMeta) -> io::Result<(SnapshotFile, Content)> {
         let _ours = self.ours()?;
-        let content = load(&received.path).and_then(|content| {
+        let content = load(&*received.file).and_then(|content| {
             let promised = content.meta() == *meta;
             if promised { Ok(content) } else { Err("it is not the snapshot that was announced".to_owned()) }
         });
         let content = match content {
             Ok(content) => content,
             Err(what) => {
-                discard(received);
+                self.discard(received);
                 return Err(io::Error::other(format!("{}: {what}", received.path.display())));
             }
         };
         if received.path.extension().is_some_and(|ext| ext == "tmp") {
-            received.file.sync_all()?;
+            received.file.sync()?;
             return Ok((self.name(&received.path, content.last)?, content));
         }
         Ok((received.clone(), content))
@@ -166,16 +172,16 @@ impl Snapshots {
     fn name(&self, tmp: &Path, last: LogId) -> io::Result<SnapshotFile> {
         // Fixed width, so that the order of names is the order of snapshots.
         let path = self.dir.join(format!("snapshot-{:020}-{:020}", last.leader_id.term, last.index));
-        fs::rename(tmp, &path)?;
-        sync_dir(&self.dir).map_err(io::Error::other)?;
+        self.drive.rename(tmp, &path)?;
+        self.drive.sync_names(&self.dir)?;
         self.retire()?;
-        SnapshotFile::open(&path)
+        SnapshotFile::open(&*self.drive, &path)
     }
 
     fn retire(&self) -> io::Result<()> {
         let complete = self.complete().map_err(io::Error::other)?;
         let old = complete.len().saturating_sub(KEEP);
-        complete[..old].iter().try_for_each(fs::remove_file)
+        complete[..old].iter().try_for_each(|path| self.drive.remove(path))
     }
 
     fn complete(&self) -> Result<Vec<PathBuf>, StartError> {
@@ -183,14 +189,9 @@ impl Snapshots {
     }
 
     fn files(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StartError> {
-        let in_dir = |e| StartError::io(self.dir.display(), e);
-        let mut found = Vec::new();
-        for item in fs::read_dir(&self.dir).map_err(in_dir)? {
-            let item = item.map_err(in_dir)?;
-            if item.file_name().to_str().is_some_and(&wanted) {
-                found.push(item.path());
-            }
-        }
+        let names = self.drive.names(&self.dir).map_err(|e| StartError::io(self.dir.display(), e))?;
+        let mut found: Vec<PathBuf> =
+            names.iter().filter(|name| wanted(name)).map(|name| self.dir.join(name)).collect();
         found.sort();
         Ok(found)
     }
@@ -198,18 +199,20 @@ impl Snapshots {
     fn tmp(&self) -> PathBuf {
         self.dir.join(format!("snapshot-{}.tmp", self.incoming.fetch_add(1, Ordering::Relaxed)))
     }
-}
 
-/// Removes what was received in part. The name may be gone already; the next start sweeps anyway.
-pub(crate) fn discard(received: &SnapshotFile) {
-    if let Err(e) = fs::remove_file(&received.path) {
-        tracing::debug!("{}: {e}", received.path.display());
+    /// Removes what was received in part. The name may be gone already; the next start sweeps
+    /// anyway.
+    pub(crate) fn discard(&self, received: &SnapshotFile) {
+        if let Err(e) = self.drive.remove(&received.path) {
+            tracing::debug!("{}: {e}", received.path.display());
+        }
     }
 }
 
 /// Reads a snapshot and checks all that can be checked.
-fn load(path: &Path) -> Result<Content, String> {
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
+fn load(file: &dyn DriveFile) -> Result<Content, String> {
+    let bytes = drive::read_all(file).map_err(|e| e.to_string())?;
+    let mut file = &bytes[..];
     let mut start = [0; 13];
     file.read_exact(&mut start).map_err(|_| "it is cut short in its first bytes".to_owned())?;
     if start[..8] != MAGIC[..] {
@@ -229,15 +232,14 @@ fn load(path: &Path) -> Result<Content, String> {
         return Err("the checksum of its header is wrong".to_owned());
     }
     let header: Header = postcard::from_bytes(&header).map_err(|e| format!("its header does not decode: {e}"))?;
-    let mut body = Vec::new();
-    file.read_to_end(&mut body).map_err(|e| e.to_string())?;
+    let body = file;
     if body.len() as u64 != header.body_len {
         return Err(format!("its body has {} bytes, it should have {}", body.len(), header.body_len));
     }
-    if crc32c::crc32c(&body) != header.body_crc {
+    if crc32c::crc32c(body) != header.body_crc {
         return Err("the checksum of its body is wrong".to_owned());
     }
-    let state: State = postcard::from_bytes(&body).map_err(|e| format!("its body does not decode: {e}"))?;
+    let state: State = postcard::from_bytes(body).map_err(|e| format!("its body does not decode: {e}"))?;
     if state.digest() != header.digest {
         return Err("the digest of its state is wrong".to_owned());
     }

@@ -11,6 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
@@ -34,6 +35,8 @@ pub(crate) const VOTE: &str = "vote";
 pub(crate) const PURGED: &str = "purged";
 pub(crate) const COMMITTED: &str = "committed";
 
+/// How long the next batch of writes takes.
+pub(super) type Delay = Arc<dyn Fn() -> Duration + Send + Sync>;
 type OpenBackend = dyn Fn(&Path) -> std::io::Result<Box<dyn StorageBackend>> + Send + Sync;
 
 /// How the log reaches its bytes. The default opens the file it is told; a test or a simulator
@@ -41,13 +44,21 @@ type OpenBackend = dyn Fn(&Path) -> std::io::Result<Box<dyn StorageBackend>> + S
 #[derive(Clone)]
 pub struct LogBackend {
     open: Arc<OpenBackend>,
+    delay: Option<Delay>,
     is_file: bool,
 }
 
 impl LogBackend {
     /// `open` is called once per start with the path of the log file.
     pub fn new(open: impl Fn(&Path) -> std::io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static) -> LogBackend {
-        LogBackend { open: Arc::new(open), is_file: false }
+        LogBackend { open: Arc::new(open), delay: None, is_file: false }
+    }
+
+    /// The same, and every batch of writes takes a while. Only heeded in
+    /// [`WriterMode::Task`](super::WriterMode::Task); a real disk takes its own time.
+    #[must_use]
+    pub fn with_delay(self, delay: impl Fn() -> Duration + Send + Sync + 'static) -> LogBackend {
+        LogBackend { delay: Some(Arc::new(delay)), ..self }
     }
 
     /// Whether the path it is told is where the bytes are.
@@ -93,10 +104,16 @@ pub(crate) struct Loaded {
 }
 
 /// The open file.
-#[derive(Debug)]
 pub(crate) struct Disk {
     path: PathBuf,
     database: Database,
+    delay: Option<Delay>,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// What one transaction does, in order.
@@ -120,6 +137,7 @@ pub(crate) fn seal_meta<T: Serialize>(key: &'static str, value: &T) -> Vec<u8> {
 impl Disk {
     /// Opens the log and reads all of it, checking every record.
     pub(crate) fn open(path: &Path, backend: &LogBackend) -> Result<(Disk, Loaded), StartError> {
+        let delay = backend.delay.clone();
         let backend = Boxed((backend.open)(path).map_err(|e| StartError::io(path.display(), e))?);
         // redb asserts some of its invariants; on a damaged file an assertion is an answer too.
         let opened = catch_unwind(AssertUnwindSafe(|| {
@@ -135,7 +153,7 @@ impl Disk {
         let database = opened
             .unwrap_or_else(|_| Err("the database is damaged beyond opening".to_owned()))
             .map_err(|what| StartError::damaged(path, what))?;
-        let disk = Disk { path: path.to_owned(), database };
+        let disk = Disk { path: path.to_owned(), database, delay };
         let loaded = catch_unwind(AssertUnwindSafe(|| disk.load()))
             .unwrap_or_else(|_| Err("a page of the database is damaged".to_owned()))
             .map_err(|what| StartError::damaged(path, what))?;
@@ -144,6 +162,10 @@ impl Disk {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn delay(&self) -> Option<Delay> {
+        self.delay.clone()
     }
 
     /// Says whose log this is, durably, the directory entry included.

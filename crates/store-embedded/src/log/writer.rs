@@ -16,14 +16,31 @@ const QUEUE: usize = 4096;
 const BATCH_OPS: usize = 1024;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Who runs the writes.
+/// Who runs the disk's work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WriterMode {
-    /// A thread of its own, one transaction per drained batch.
+    /// Threads: the log's writes have one of their own, one transaction per drained batch.
     #[default]
     Thread,
-    /// The caller, at once: for simulators, where threads would break determinism.
+    /// The caller, at once: no threads, no order but that of the calls.
     Inline,
+    /// A task of the runtime for the log's writes, which takes as long for each batch as the backend
+    /// says ([`LogBackend::with_delay`](super::disk::LogBackend::with_delay)); the caller for the
+    /// rest. For simulators, where threads would break determinism and yet a write takes time.
+    Task,
+}
+
+impl WriterMode {
+    /// Runs file work, off the async threads if there are any.
+    pub(crate) async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        match self {
+            WriterMode::Thread => tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?,
+            WriterMode::Inline | WriterMode::Task => work(),
+        }
+    }
 }
 
 /// One thing to write. The order of submission is the order on disk.
@@ -38,7 +55,7 @@ pub(super) enum Write {
 
 #[derive(Clone, Debug)]
 pub(super) enum Writer {
-    Thread(mpsc::Sender<Write>),
+    Queue(mpsc::Sender<Write>),
     Inline(Arc<Mutex<Pen>>),
 }
 
@@ -63,7 +80,21 @@ impl Writer {
                         pen.write(Vec::new());
                     })
                     .expect("the system can start one more thread");
-                Writer::Thread(submit)
+                Writer::Queue(submit)
+            }
+            WriterMode::Task => {
+                let (submit, mut queue) = mpsc::channel(QUEUE);
+                let delay = pen.disk.as_ref().and_then(Disk::delay);
+                tokio::spawn(async move {
+                    while let Some(first) = queue.recv().await {
+                        if let Some(delay) = &delay {
+                            tokio::time::sleep(delay()).await;
+                        }
+                        pen.write(drain(first, &mut queue));
+                    }
+                    pen.write(Vec::new());
+                });
+                Writer::Queue(submit)
             }
         }
     }
@@ -71,7 +102,7 @@ impl Writer {
     /// Queues a write; waits when the queue is full.
     pub(super) async fn submit(&self, write: Write) -> io::Result<()> {
         match self {
-            Writer::Thread(queue) => queue.send(write).await.map_err(|_| gone()),
+            Writer::Queue(queue) => queue.send(write).await.map_err(|_| gone()),
             Writer::Inline(pen) => {
                 pen.lock().unwrap_or_else(PoisonError::into_inner).write(vec![write]);
                 Ok(())
