@@ -224,6 +224,27 @@ async fn after_a_failed_sync_nothing_is_acknowledged_and_the_file_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_does_not_work_at_the_start_is_not_called_damaged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let platter = Platter::default();
+    let (config, _noted) = noting(dir.path());
+    let config = Config { log_backend: platter.backend(), ..config };
+    let server = start(&config).await;
+    put(&server.store(), "a", "1").await;
+    server.shutdown().await;
+    platter.bits().dead = true;
+    match Embedded::start(config.clone()).await {
+        Err(StartError::Io { .. }) => {}
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it started without a disk"),
+    }
+    platter.bits().dead = false;
+    let server = start(&config).await;
+    assert!(get(&server.store(), "a").await.is_some());
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_finds_everything_with_and_without_a_snapshot() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = Config { snapshot_entries: 50, ..alone(dir.path()) };

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -141,18 +141,18 @@ impl Disk {
         let backend = Boxed((backend.open)(path).map_err(|e| StartError::io(path.display(), e))?);
         // redb asserts some of its invariants; on a damaged file an assertion is an answer too.
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            let mut database = Database::builder().create_with_backend(backend).map_err(|e| e.to_string())?;
+            let refuse = |e: DatabaseError| refusal(path, e.into());
+            let mut database = Database::builder().create_with_backend(backend).map_err(refuse)?;
             // A page that was damaged while the file lay closed would otherwise only be noticed
             // when it is read, and a page of the index perhaps never.
             match database.check_integrity() {
                 Ok(true) => Ok(database),
-                Ok(false) => Err("some of its pages are damaged".to_owned()),
-                Err(e) => Err(e.to_string()),
+                Ok(false) => Err(StartError::damaged(path, "some of its pages are damaged")),
+                Err(e) => Err(refuse(e)),
             }
         }));
-        let database = opened
-            .unwrap_or_else(|_| Err("the database is damaged beyond opening".to_owned()))
-            .map_err(|what| StartError::damaged(path, what))?;
+        let damaged = |_| Err(StartError::damaged(path, "the database is damaged beyond opening"));
+        let database = opened.unwrap_or_else(damaged)?;
         let disk = Disk { path: path.to_owned(), database, delay };
         let loaded = catch_unwind(AssertUnwindSafe(|| disk.load()))
             .unwrap_or_else(|_| Err("a page of the database is damaged".to_owned()))
@@ -171,7 +171,7 @@ impl Disk {
     /// Says whose log this is, durably, the directory entry included.
     pub(crate) fn stamp(&self, stamp: &Stamp) -> Result<(), StartError> {
         let record = seal_meta(STAMP, stamp);
-        self.write([Change::Meta(STAMP, &record)]).map_err(|what| StartError::damaged(&self.path, what))?;
+        self.try_write([Change::Meta(STAMP, &record)]).map_err(|e| refusal(&self.path, e))?;
         match self.path.parent().filter(|_| self.path.exists()) {
             Some(dir) => sync_dir(dir),
             None => Ok(()),
@@ -237,6 +237,18 @@ impl Disk {
             return Err("it has entries but no vote".to_owned());
         }
         Ok(loaded)
+    }
+}
+
+/// A disk that is full, or refuses to work, is not damaged: what is on it must not be wiped for
+/// that. A file that is too short or does not make sense is.
+fn refusal(path: &Path, e: redb::Error) -> StartError {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    match e {
+        redb::Error::Io(e) if !matches!(e.kind(), UnexpectedEof | InvalidData | InvalidInput) => {
+            StartError::io(path.display(), e)
+        }
+        other => StartError::damaged(path, other.to_string()),
     }
 }
 
