@@ -1,0 +1,1 @@
+//! The bug bank: deliberate mistakes, as patches of the product, and how soon they are found.

@@ -1,0 +1,576 @@
+//! One run: a cluster, its clients, chaos, peace.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tenure_store_embedded::Embedded;
+
+use crate::{
+    chaos::{Chaos, Fault},
+    clock::{Time, Truth},
+    dice::Dice,
+    disk::Platter,
+    guest::Guest,
+    history::{Answer, Call, Digest, History, Identity, Pen, Recorder},
+    net::{Network, Weather},
+    server::{End, Refusal, Server, Surroundings},
+    wiretap::Wiretap,
+};
+
+/// How long chaos lasts.
+const CHAOS_MS: u64 = 18_000;
+/// A cluster without faults forms within this.
+const FORMS_MS: u64 = 15_000;
+/// After the last fault everything works again within this: a server that is started again loads
+/// and votes (a second), a lost one is put out and joins again (a start waits up to a second
+/// between two attempts of the operator, and ten for the cluster to take it in).
+pub const HEALS_MS: u64 = 20_000;
+/// So long nobody calls before the servers are compared: the longest lease has ended by then.
+const QUIET_MS: u64 = 4_500;
+/// Clocks are wrong by up to so many parts per million.
+const RATE_ERROR_PPM: u64 = 30_000;
+
+/// A cluster and everything around it.
+pub(crate) struct World {
+    truth: Truth,
+    step_us: u64,
+    recorder: Recorder,
+    network: Network,
+    wiretap: Wiretap,
+    servers: Vec<Server>,
+    guests: Vec<Guest>,
+    operator: Guest,
+    /// What the operator is about: which server leaves, and whether it is out.
+    leaving: Option<(usize, Arc<AtomicBool>, Time)>,
+    undo: Vec<(Time, Undo)>,
+    dice: Dice,
+    snapshot_entries: u64,
+    pause_ms: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Undo {
+    Network,
+    Weather,
+    SlowDisk(usize),
+    DiskFull(usize),
+}
+
+/// Runs one seed to its end, on a thread that has its entropy from the same seed.
+pub(crate) fn run(seed: u64) -> History {
+    let mut world = World::new(seed);
+    world.live(seed);
+    world.finish()
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut dice = Dice::new(seed, "world");
+        let (truth, wiretap) = (Truth::default(), Wiretap::default());
+        let step_us = dice.pick(&[1_000, 2_000, 2_000, 5_000]).unwrap_or(2_000);
+        let recorder = Recorder::new(truth.clone());
+        let network = Network::new(truth.clone(), Dice::new(seed, "network"), step_us, wiretap.clone());
+        let count = if dice.chance(70) { 3 } else { 5 };
+        let servers: Vec<Server> = (0..count)
+            .map(|place| Server::new(place, Platter::new(Dice::new(seed, &format!("disk {place}")))))
+            .collect();
+        servers.iter().for_each(|server| network.name(&server.addr, server.place));
+        let guests = (0..dice.between(1, 2) as usize).map(|n| Guest::new(format!("g{}", n + 1), count + n)).collect();
+        let snapshot_entries = dice.pick(&[20, 60, 200, 5_000]).unwrap_or(60);
+        let pause_ms = dice.pick(&[80, 160, 320]).unwrap_or(160);
+        {
+            let mut history = recorder.history();
+            history.rate_error_ppm = RATE_ERROR_PPM;
+            history.step_us = step_us;
+        }
+        let operator = Guest::new("operator".to_owned(), count + 8);
+        World {
+            truth,
+            step_us,
+            recorder,
+            network,
+            wiretap,
+            servers,
+            guests,
+            operator,
+            leaving: None,
+            undo: Vec::new(),
+            dice,
+            snapshot_entries,
+            pause_ms,
+        }
+    }
+
+    fn live(&mut self, seed: u64) {
+        self.found();
+        if !self.step_until(FORMS_MS, |world| world.is_whole()) {
+            self.recorder.find("heals", "the cluster did not form");
+            return;
+        }
+        self.recorder.line(format!("the cluster of {} has formed; chaos begins", self.servers.len()));
+        for guest in &mut self.guests {
+            guest.greet(&self.recorder, &mut self.dice, self.pause_ms);
+        }
+        self.chaos(seed);
+        self.peace();
+    }
+
+    fn addrs(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.addr.clone()).collect()
+    }
+
+    fn found(&mut self) {
+        let addrs = self.addrs();
+        for index in 0..self.servers.len() {
+            self.start(index);
+            // From now on whoever starts without an identity joins.
+            let join = addrs.iter().filter(|addr| **addr != self.servers[index].addr).cloned().collect();
+            self.servers[index].join = join;
+            if index == 0 {
+                for other in &mut self.servers[1..] {
+                    other.join = vec![addrs[0].clone()];
+                }
+            }
+        }
+        for guest in self.guests.iter_mut().chain([&mut self.operator]) {
+            guest.start(&self.recorder, &self.network, &mut self.dice, &addrs);
+        }
+    }
+
+    fn start(&mut self, index: usize) {
+        let mut around = Surroundings {
+            recorder: &self.recorder,
+            network: &self.network,
+            dice: &mut self.dice,
+            snapshot_entries: self.snapshot_entries,
+            pause_ms: self.pause_ms,
+        };
+        self.servers[index].start(&mut around);
+    }
+
+    /// Steps until something holds, at most so long.
+    fn step_until(&mut self, ms: u64, holds: impl Fn(&World) -> bool) -> bool {
+        let until = self.truth.now().plus_ms(ms);
+        while self.truth.now() < until {
+            self.step();
+            if self.truth.now().0.is_multiple_of(100_000) && holds(self) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn step(&mut self) {
+        let now = self.truth.now();
+        self.network.deliver();
+        let then = Time(now.0 + self.step_us);
+        self.servers.iter_mut().for_each(|server| server.step(now, then));
+        self.guests.iter_mut().chain([&mut self.operator]).for_each(|guest| guest.step(now, then));
+        self.truth.set(then);
+        self.attend();
+        if then.0.is_multiple_of(20_000) {
+            self.sample();
+        }
+    }
+
+    /// Looks after processes that have ended, refused to start, or just come up.
+    fn attend(&mut self) {
+        let now = self.truth.now();
+        for index in 0..self.servers.len() {
+            if self.servers[index].platter.has_lost_power() {
+                self.recorder.line(format!("{} loses power in the middle of a write", self.servers[index].name));
+                self.end(index, End::PowerLost, 100, 2_000);
+            } else if let Some(fatal) = self.servers[index].fatal() {
+                self.recorder.line(format!("{} ends itself: {fatal}", self.servers[index].name));
+                self.end(index, End::Killed, 100, 1_500);
+            } else if let Some(refusal) = self.servers[index].refusal() {
+                self.refused(index, refusal);
+            } else if self.servers[index].back_at.is_some_and(|at| at <= now) {
+                self.recorder.line(format!("{} is started", self.servers[index].name));
+                self.start(index);
+            }
+            let mut around = Surroundings {
+                recorder: &self.recorder,
+                network: &self.network,
+                dice: &mut self.dice,
+                snapshot_entries: self.snapshot_entries,
+                pause_ms: self.pause_ms,
+            };
+            if self.recorder.history().healed.is_none() {
+                self.servers[index].greet(&mut around);
+            }
+        }
+        self.attend_to_who_leaves();
+        self.undo_what_is_over();
+    }
+
+    fn end(&mut self, index: usize, how: End, least_ms: u64, most_ms: u64) {
+        let back = self.truth.now().plus_ms(self.dice.between(least_ms, most_ms));
+        let server = &mut self.servers[index];
+        let back = (!server.is_leaving).then_some(back);
+        server.end(how, &self.recorder, &self.network, back);
+    }
+
+    fn refused(&mut self, index: usize, refusal: Refusal) {
+        let name = self.servers[index].name.clone();
+        self.recorder.line(format!("{name} does not start: {refusal:?}"));
+        self.end(index, End::Killed, 200, 1_000);
+        match refusal {
+            Refusal::Damaged(_) if self.servers[index].damaged => self.leave(index, true),
+            Refusal::Damaged(what) => {
+                self.recorder.find("starts", format!("{name} refuses a disk that only crashed: {what}"));
+                self.servers[index].back_at = None;
+            }
+            // Somebody else with its name and address is still a member: the operator's business.
+            Refusal::NotTakenIn(why) if why.contains("remove") => self.leave(index, true),
+            Refusal::NotTakenIn(_) | Refusal::Io(_) => {}
+            Refusal::Other(why) => self.recorder.find("starts", format!("{name}: {why}")),
+        }
+    }
+
+    /// A server leaves for good, and comes back as a new member with an empty disk.
+    fn leave(&mut self, index: usize, now: bool) {
+        if self.leaving.as_ref().is_some_and(|(other, ..)| *other == index) {
+            return;
+        }
+        let server = &mut self.servers[index];
+        server.is_leaving = true;
+        server.damaged = true;
+        if now {
+            server.end(End::PowerLost, &self.recorder, &self.network, None);
+        }
+        let out = self.operator.put_out(server.addr.clone());
+        self.recorder.line(format!("the operator puts {} out", server.name));
+        self.leaving = Some((index, out, self.truth.now().plus_ms(3_000)));
+    }
+
+    fn attend_to_who_leaves(&mut self) {
+        let Some((index, out, patience)) = self.leaving.clone() else { return };
+        let now = self.truth.now();
+        let server = &mut self.servers[index];
+        // A leader cannot be put out; in the end its process is stopped.
+        if server.is_running() && now >= patience {
+            server.end(End::Killed, &self.recorder, &self.network, None);
+        }
+        if out.load(Ordering::Relaxed) {
+            server.end(End::Killed, &self.recorder, &self.network, None);
+            server.platter.replace();
+            server.is_leaving = false;
+            server.back_at = Some(now.plus_ms(100));
+            self.recorder.line(format!("{} is out, and comes back with an empty disk", server.name));
+            self.leaving = None;
+        }
+    }
+
+    fn undo_what_is_over(&mut self) {
+        let now = self.truth.now();
+        let over: Vec<Undo> = self.undo.extract_if(.., |(at, _)| *at <= now).map(|(_, undo)| undo).collect();
+        for undo in over {
+            match undo {
+                Undo::Network => {
+                    self.recorder.line("the network heals");
+                    self.network.heal();
+                }
+                Undo::Weather => self.network.set_weather(Weather { delay_ms: 3, breaks: 0 }),
+                Undo::SlowDisk(index) => self.servers[index].platter.slow_down(false),
+                Undo::DiskFull(index) => {
+                    self.recorder.line(format!("{} has room on its disk again", self.servers[index].name));
+                    self.servers[index].platter.fill_up(false);
+                }
+            }
+        }
+    }
+
+    /// What can be seen of the servers from outside, without asking the store.
+    fn sample(&self) {
+        let now = self.truth.now();
+        for server in &self.servers {
+            let Some(status) = server.status() else { continue };
+            let (member, applied) = (status.id, status.applied);
+            let disk = format!("{} disk {}", server.name, server.platter.generation());
+            let mut history = self.recorder.history();
+            if !history.identities.iter().any(|seen| seen.member == member && seen.disk == disk) {
+                history.identities.push(Identity { at: now, member, disk });
+            }
+            // To read all of a state takes a while: every fifth will do.
+            if applied.is_some_and(|applied| applied.is_multiple_of(5))
+                && let Some((Some(applied), digest)) = server.look(Embedded::digest)
+            {
+                let seen = history.digests.entry(applied).or_default();
+                if !seen.iter().any(|other| other.server == server.name && other.digest == digest) {
+                    seen.push(Digest { at: now, server: server.name.clone(), digest });
+                }
+            }
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leads = |server: &Server| server.status().is_some_and(|s| s.leader == Some(s.id) && s.has_quorum);
+        self.servers.iter().position(leads)
+    }
+
+    /// Everybody is there, votes, and knows the same leader.
+    fn is_whole(&self) -> bool {
+        let statuses: Vec<_> = self.servers.iter().filter_map(Server::status).collect();
+        let leaders: BTreeSet<_> = statuses.iter().map(|status| status.leader).collect();
+        let all = self.servers.len();
+        statuses.len() == all
+            && leaders.len() == 1
+            && !leaders.contains(&None)
+            && statuses
+                .iter()
+                .all(|status| status.has_quorum && status.voters().count() == all && status.members.len() == all)
+    }
+
+    fn chaos(&mut self, seed: u64) {
+        let mut dice = Dice::new(seed, "chaos");
+        let begins = self.truth.now().plus_ms(300);
+        let ends = self.truth.now().plus_ms(CHAOS_MS);
+        let mut chaos = Chaos::new(&mut dice, begins);
+        while self.truth.now() < ends {
+            if let Some(fault) = chaos.due(self.truth.now(), &mut dice) {
+                self.strike(fault, &mut dice);
+            }
+            self.step();
+        }
+    }
+
+    fn strike(&mut self, fault: Fault, dice: &mut Dice) {
+        let now = self.truth.now();
+        let index = dice.below(self.servers.len() as u64) as usize;
+        let name = self.servers[index].name.clone();
+        let later = |dice: &mut Dice, least, most| now.plus_ms(dice.between(least, most));
+        match fault {
+            Fault::Kill => self.strike_down(index, End::Killed),
+            Fault::KillLeader => {
+                if let Some(leader) = self.leader() {
+                    let how = if dice.chance(50) { End::Killed } else { End::PowerLost };
+                    self.strike_down(leader, how);
+                }
+            }
+            Fault::PowerLoss => self.strike_down(index, End::PowerLost),
+            Fault::PowerLossWithin => self.servers[index].platter.cut_power_after(dice.below(60)),
+            Fault::PowerLossOfAll => {
+                for index in 0..self.servers.len() {
+                    self.strike_down(index, End::PowerLost);
+                }
+            }
+            Fault::Isolate => {
+                self.recorder.line(format!("{name} is cut off"));
+                self.cut(&|one, other| (one == index) != (other == index));
+                self.undo.push((later(dice, 200, 4_000), Undo::Network));
+            }
+            Fault::Split => {
+                let sides: Vec<bool> = (0..32).map(|_| dice.chance(50)).collect();
+                self.recorder.line("the network is split");
+                self.cut(&|one, other| sides[one] != sides[other]);
+                self.undo.push((later(dice, 200, 4_000), Undo::Network));
+            }
+            Fault::OneWay => {
+                let inward = dice.chance(50);
+                self.recorder.line(format!("{name} {}", if inward { "hears nothing" } else { "is not heard" }));
+                self.cut(&|from, to| if inward { to == index } else { from == index });
+                self.undo.push((later(dice, 200, 3_000), Undo::Network));
+            }
+            Fault::Reset => {
+                let other = dice.below(self.servers.len() as u64) as usize;
+                self.recorder.line(format!("connections between {name} and {} break", self.servers[other].name));
+                self.network.reset(index, other);
+            }
+            Fault::BadWeather => {
+                let weather = Weather { delay_ms: dice.between(10, 250), breaks: dice.below(100) };
+                self.recorder.line(format!("bad weather: {weather:?}"));
+                self.network.set_weather(weather);
+                self.undo.push((later(dice, 500, 4_000), Undo::Weather));
+            }
+            Fault::SlowDisk => {
+                self.recorder.line(format!("{name}'s disk is slow"));
+                self.servers[index].platter.slow_down(true);
+                self.undo.push((later(dice, 500, 4_000), Undo::SlowDisk(index)));
+            }
+            Fault::SyncFails => {
+                self.recorder.line(format!("{name}'s next sync will fail"));
+                self.servers[index].platter.fail_next_sync();
+            }
+            Fault::DiskFull => {
+                self.recorder.line(format!("{name}'s disk is full"));
+                self.servers[index].platter.fill_up(true);
+                self.undo.push((later(dice, 300, 3_000), Undo::DiskFull(index)));
+            }
+            Fault::BitFlip if self.may_damage() => {
+                self.strike_down(index, End::Killed);
+                if let Some(file) = self.servers[index].platter.flip_a_bit() {
+                    self.recorder.line(format!("a bit of {name}'s {file} is flipped"));
+                    self.servers[index].damaged = true;
+                }
+            }
+            Fault::DiskLost if self.may_damage() => {
+                self.recorder.line(format!("{name} loses its disk"));
+                self.leave(index, true);
+            }
+            Fault::Leave if self.may_damage() => self.leave(index, false),
+            Fault::BitFlip | Fault::DiskLost | Fault::Leave => {}
+            Fault::Stop | Fault::Pause => {
+                let until = later(dice, 50, 5_000);
+                let how = if fault == Fault::Stop { "is stopped" } else { "is paused with its clock" };
+                self.recorder.line(format!("{name} {how} until {until}"));
+                self.servers[index].freeze(until, fault == Fault::Stop);
+            }
+            Fault::ClockRate => {
+                let ppm = dice.below(2 * RATE_ERROR_PPM + 1) as i64 - RATE_ERROR_PPM as i64;
+                self.recorder.line(format!("{name}'s clock goes {ppm} ppm too fast"));
+                self.servers[index].set_rate(now, ppm);
+            }
+            Fault::Transfer => {
+                self.recorder.line("the leadership is handed over, if there is one");
+                if let Some(leader) = self.leader() {
+                    self.servers[leader].run(|engine, _| async move { drop(engine.transfer_leadership().await) });
+                }
+            }
+            Fault::Compact => {
+                self.recorder.line(format!("{name} forgets its history"));
+                let _nothing = self.servers[index].look(Embedded::forget_history);
+            }
+            Fault::KillGuest => {
+                let index = dice.below(self.guests.len() as u64) as usize;
+                let addrs = self.addrs();
+                let guest = &mut self.guests[index];
+                self.recorder.line(format!("{} is killed and started again", guest.name));
+                guest.kill(&self.network);
+                guest.start(&self.recorder, &self.network, &mut self.dice, &addrs);
+                guest.greet(&self.recorder, &mut self.dice, self.pause_ms);
+            }
+        }
+    }
+
+    fn strike_down(&mut self, index: usize, how: End) {
+        if self.servers[index].is_running() {
+            self.recorder.line(format!("{} {how}", self.servers[index].name));
+            self.end(index, how, 50, 3_000);
+        }
+    }
+
+    fn cut(&self, between: &dyn Fn(usize, usize) -> bool) {
+        let places: Vec<usize> =
+            self.servers.iter().map(|server| server.place).chain(self.guests.iter().map(|g| g.place)).collect();
+        for from in &places {
+            for to in &places {
+                if from != to && between(*from, *to) {
+                    self.network.cut(*from, *to);
+                }
+            }
+        }
+    }
+
+    /// Only a minority's disks may be lost: one at a time, and the next only when all is well.
+    fn may_damage(&mut self) -> bool {
+        if self.is_whole() && self.leaving.is_none() && self.servers.iter().all(Server::is_up) {
+            // They all work: what was flipped was noticed at their start, or is in nobody's way.
+            self.servers.iter_mut().for_each(|server| server.damaged = false);
+            return true;
+        }
+        false
+    }
+
+    /// Every fault ends.
+    fn peace(&mut self) {
+        let now = self.truth.now();
+        self.recorder.line("peace");
+        self.recorder.history().peace = Some(now);
+        self.undo.clear();
+        self.network.heal();
+        self.network.set_weather(Weather { delay_ms: 3, breaks: 0 });
+        for server in &mut self.servers {
+            server.platter.calm();
+            server.set_rate(now, 0);
+            if server.is_frozen() {
+                server.freeze(now, true);
+            }
+            if server.back_at.is_some() {
+                server.back_at = Some(now.plus_ms(100));
+            }
+            server.memories.iter().for_each(|memory| memory.reset());
+        }
+        self.guests.iter().flat_map(|guest| &guest.memories).for_each(|memory| memory.reset());
+        if !self.step_until(HEALS_MS, World::is_well) {
+            let what = format!("after {HEALS_MS} ms of peace not everything works: {}", self.ailments());
+            self.recorder.find("heals", what);
+        }
+        let healed = self.truth.now();
+        self.recorder.history().healed = Some(healed);
+        self.recorder.line(format!("all is well {} ms after the last fault", healed.ms() - now.ms()));
+        self.compare();
+    }
+
+    fn workers(&self) -> impl Iterator<Item = (&str, bool)> {
+        let servers = self.servers.iter().map(|server| (server.name.as_str(), server.memories[0].works()));
+        servers.chain(self.guests.iter().map(|guest| (guest.name.as_str(), guest.memories[0].works())))
+    }
+
+    fn is_well(&self) -> bool {
+        self.leaving.is_none() && self.is_whole() && self.workers().all(|(_, works)| works)
+    }
+
+    fn ailments(&self) -> String {
+        let mut ailments: Vec<String> =
+            self.workers().filter(|(_, works)| !works).map(|(name, _)| format!("{name} gets nothing done")).collect();
+        for server in &self.servers {
+            ailments.push(match server.status() {
+                None => format!("{} is down", server.name),
+                Some(s) => format!(
+                    "{}: id {} leader {:?} term {} voters {} members {} quorum {} applied {:?}",
+                    server.name,
+                    s.id,
+                    s.leader,
+                    s.term,
+                    s.voters().count(),
+                    s.members.len(),
+                    s.has_quorum,
+                    s.applied
+                ),
+            });
+        }
+        ailments.join("; ")
+    }
+
+    /// In the silence after: everybody has the same, and all of it.
+    fn compare(&mut self) {
+        self.servers.iter_mut().for_each(Server::hush);
+        self.guests.iter_mut().for_each(Guest::hush);
+        self.step_until(QUIET_MS, |_| false);
+        for server in &self.servers {
+            let (recorder, name) = (self.recorder.clone(), server.name.clone());
+            server.run(move |engine, pulse| {
+                let (store, pen) = (engine.store(), Pen::new(recorder, pulse, format!("{name}/last")));
+                async move {
+                    let op = pen.call(Call::Read(String::new()));
+                    pen.answer(op, Answer::Read(store.read(vec!["".into()]).await));
+                }
+            });
+        }
+        let agree = self.step_until(3_000, |world| {
+            let last: BTreeSet<_> = world.servers.iter().map(|server| server.look(Embedded::digest)).collect();
+            last.len() == 1 && !last.contains(&None)
+        });
+        if !agree {
+            let last: Vec<_> = self.servers.iter().map(|server| server.look(Embedded::digest)).collect();
+            self.recorder.find("heals", format!("in silence the servers do not come to agree: {last:?}"));
+        }
+        self.step_until(1_000, |_| false);
+    }
+
+    fn finish(mut self) -> History {
+        for index in 0..self.servers.len() {
+            self.end(index, End::Killed, 0, 0);
+        }
+        self.guests.iter_mut().chain([&mut self.operator]).for_each(|guest| guest.kill(&self.network));
+        let mut history = std::mem::take(&mut *self.recorder.history());
+        history.votes = self.wiretap.votes();
+        history
+    }
+}
