@@ -10,13 +10,13 @@ impl Dice {
         let mut dice = Dice(seed ^ 0x5851_f42d_4c95_7f2d);
         for byte in purpose.bytes() {
             dice.0 ^= u64::from(byte);
-            dice.next();
+            dice.roll();
         }
         dice
     }
 
     /// 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Dice {
 
     /// A number below `n` (0 if `n` is 0).
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        self.roll() % n.max(1)
     }
 
     /// A number from `low` to `high`, both included.

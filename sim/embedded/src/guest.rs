@@ -31,7 +31,7 @@ impl Guest {
 
     pub(crate) fn start(&mut self, recorder: &Recorder, network: &Network, dice: &mut Dice, addrs: &[String]) {
         let pulse = Pulse::default();
-        let host = Host::boot(dice.next(), recorder.truth.now(), pulse.clone(), 0);
+        let host = Host::boot(dice.roll(), recorder.truth.now(), pulse.clone(), 0);
         let remote = {
             let _clock = host.enter();
             Remote::connect_by(network.at(self.place, pulse), addrs.to_vec(), Timing::default())
@@ -50,7 +50,7 @@ impl Guest {
             dice: Dice::new(seed, role),
             pause_ms,
         };
-        let seed = dice.next();
+        let seed = dice.roll();
         *clients = vec![
             tokio::spawn(client(&self.memories[0], "a", seed).work()),
             tokio::spawn(client(&self.memories[1], "leases", seed).hold_leases()),

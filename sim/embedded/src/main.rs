@@ -1,17 +1,20 @@
 //! Runs seeds of the embedded store's simulation.
 
 use std::{
-    fs::File,
-    io::BufWriter,
+    fs::{self, File},
+    io::{self, BufWriter, Write as _},
     ops::RangeInclusive,
-    path::PathBuf,
-    process::ExitCode,
+    path::{Path, PathBuf},
+    process::{self, ExitCode},
     sync::{Arc, Mutex},
     time::Instant,
 };
 
 use clap::{Parser, Subcommand};
-use tenure_sim_embedded::trial::{self, Trial};
+use tenure_sim_embedded::{
+    bank,
+    trial::{self, Trial},
+};
 
 #[derive(Parser)]
 #[command(about = "The embedded store under simulated time, disk and network")]
@@ -37,6 +40,23 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Runs one seed in two processes and compares every log line.
+    Twice {
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Puts each deliberate bug into a copy of the tree and says which seed and invariant caught it.
+    Bugs {
+        /// Only those whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// At most so many seeds for each.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// Where the copy lies and is built.
+        #[arg(long, default_value = "target/sim-embedded-bugs")]
+        scratch: PathBuf,
+    },
     /// Runs one seed and writes every log line of it.
     Log {
         #[arg(long)]
@@ -57,15 +77,68 @@ fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { seeds, story, fail_fast, jobs } => run(seeds, story, fail_fast, jobs),
-        Command::Log { seed, to } => {
-            let file = File::create(&to).expect("the log file");
-            let trial = trial::run(seed, Some(Arc::new(Mutex::new(BufWriter::new(file)))));
-            for violation in &trial.violations {
-                println!("{violation}");
-            }
-            ExitCode::SUCCESS
+        Command::Log { seed, to } => done(log(seed, &to)),
+        Command::Twice { seed } => done(twice(seed)),
+        Command::Bugs { only, seeds, scratch } => done(hunt(&only, seeds, &scratch)),
+    }
+}
+
+fn done(result: io::Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn log(seed: u64, to: &Path) -> io::Result<bool> {
+    let sink = Arc::new(Mutex::new(BufWriter::new(File::create(to)?)));
+    let trial = trial::run(seed, Some(sink.clone()));
+    sink.lock().map_err(|_| io::Error::other("the run panicked while it wrote"))?.flush()?;
+    trial.violations.iter().for_each(|violation| println!("{violation}"));
+    Ok(true)
+}
+
+/// Compares two logs of one seed, each written by a process of its own.
+fn twice(seed: u64) -> io::Result<bool> {
+    let place = |which: &str| std::env::temp_dir().join(format!("tenure-sim-{}-{seed}-{which}", std::process::id()));
+    let mut logs = Vec::new();
+    for to in [place("one"), place("two")] {
+        let own = std::env::current_exe()?;
+        let run = process::Command::new(own).args(["log", "--seed", &seed.to_string(), "--to"]).arg(&to).output()?;
+        if !run.status.success() {
+            return Err(io::Error::other(format!("the run of seed {seed} ended with {}", run.status)));
+        }
+        logs.push(fs::read(&to)?);
+        fs::remove_file(&to)?;
+    }
+    let lines = |log: &[u8]| String::from_utf8_lossy(log).lines().map(str::to_owned).collect::<Vec<_>>();
+    let (one, two) = (lines(&logs[0]), lines(&logs[1]));
+    if logs[0] == logs[1] {
+        println!("seed {seed}: {} lines, the same in both processes", one.len());
+        return Ok(true);
+    }
+    let first = one.iter().zip(&two).position(|(one, two)| one != two).unwrap_or(one.len().min(two.len()));
+    println!("seed {seed} differs from itself at line {}:", first + 1);
+    println!("  {}\n  {}", one.get(first).map_or("(end)", |l| l), two.get(first).map_or("(end)", |l| l));
+    Ok(false)
+}
+
+fn hunt(only: &str, seeds: u64, scratch: &Path) -> io::Result<bool> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    fs::create_dir_all(scratch)?;
+    let copy = bank::Scratch::new(&root, &scratch.canonicalize()?)?;
+    let mut all_caught = true;
+    for bug in bank::bugs(&root)?.into_iter().filter(|bug| bug.name.contains(only)) {
+        let begun = Instant::now();
+        let verdict = copy.hunt(&bug, seeds)?;
+        all_caught &= matches!(verdict, bank::Verdict::Caught { .. });
+        println!("{:28} {verdict} ({:.0?})", bug.name, begun.elapsed());
+    }
+    Ok(all_caught)
 }
 
 fn run(seeds: RangeInclusive<u64>, story: bool, fail_fast: bool, jobs: usize) -> ExitCode {
@@ -93,7 +166,7 @@ fn run(seeds: RangeInclusive<u64>, story: bool, fail_fast: bool, jobs: usize) ->
             });
         }
     });
-    let (count, took) = (seeds.clone().count(), begun.elapsed());
+    let (count, took) = (seeds.count(), begun.elapsed());
     let per_hour = count as f64 / took.as_secs_f64() * 3_600.0;
     let mut healing = healing.into_inner().expect("no panic");
     healing.sort_unstable();

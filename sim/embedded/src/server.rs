@@ -114,7 +114,7 @@ impl Server {
     /// Starts a process on its disk.
     pub(crate) fn start(&mut self, world: &mut Surroundings<'_>) {
         let (now, pulse) = (world.recorder.truth.now(), Pulse::default());
-        let host = Host::boot(world.dice.next(), now, pulse.clone(), self.rate_ppm);
+        let host = Host::boot(world.dice.roll(), now, pulse.clone(), self.rate_ppm);
         let disk = self.platter.attach(pulse.clone());
         let slot = Arc::new(Mutex::new(Slot::default()));
         let (noted, dying) = (Arc::clone(&slot), pulse.clone());
@@ -125,7 +125,7 @@ impl Server {
         });
         let config = Config {
             join: self.join.clone(),
-            transport: world.network.at(self.place, pulse.clone()),
+            transport: world.network.at(self.place, pulse),
             fatal,
             drive: Arc::new(disk.clone()),
             log_backend: disk.log_backend(),
@@ -210,7 +210,7 @@ impl Server {
             dice: Dice::new(seed, role),
             pause_ms: world.pause_ms,
         };
-        let seed = world.dice.next();
+        let seed = world.dice.roll();
         process.clients = vec![
             tokio::spawn(client(&self.memories[0], "a", seed).work()),
             tokio::spawn(client(&self.memories[1], "leases", seed).hold_leases()),
