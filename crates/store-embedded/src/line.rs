@@ -34,7 +34,7 @@ const QUEUE: usize = 1024;
 /// So many questions of one connection are worked on at once.
 const AT_ONCE: usize = 1024;
 /// The answering end says so often that it is alive, while an answer is due.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
+pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
 const RETRY_FIRST: Duration = Duration::from_millis(25);
 const RETRY_LONGEST: Duration = Duration::from_millis(400);
 

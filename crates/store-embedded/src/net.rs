@@ -14,12 +14,12 @@ use openraft::{
         VoteRequest, VoteResponse,
     },
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::{
     frame::{self, HELLO_MAX},
     hello::{Channel, Cluster, Dialer},
-    line::{Line, NoAnswer},
+    line::{Line, NoAnswer, SIGN_OF_LIFE},
     log::WriterMode,
     machine::Shared,
     raft::{Member, Raft, Types, Vote},
@@ -108,7 +108,17 @@ impl Peer {
             within(self.peers.timing.rpc, stream.write_all(&frame::wrap(&piece)?)).await?;
         }
         stream.flush().await?;
-        within(INSTALL, frame::receive(&mut stream, HELLO_MAX)).await
+        within(INSTALL, verdict(&mut stream, self.peers.timing.rpc)).await
+    }
+}
+
+/// Waits for the answer as long as there are signs of life.
+async fn verdict(stream: &mut Box<dyn Stream>, silence: Duration) -> io::Result<SnapshotAnswer> {
+    loop {
+        let message = within(silence, frame::read(stream, HELLO_MAX)).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if !message.is_empty() {
+            return frame::decode(&message);
+        }
     }
 }
 
@@ -205,29 +215,46 @@ pub(crate) async fn take_snapshot(
     let incoming = Arc::clone(&snapshots);
     let mode = snapshots.mode();
     let received = mode.run(move || incoming.receive()).await?;
-    let written = write_pieces(&mut stream, &received, len, (timing, mode)).await;
-    let answer = match written {
-        Ok(()) => {
-            let snapshot = Snapshot { meta, snapshot: SnapshotFile { len, ..received } };
-            raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())
-        }
-        Err(e) => {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let work = async {
+        if let Err(e) = write_pieces(&mut from, &received, len, (timing, mode)).await {
             snapshots.discard(&received);
             return Err(e);
         }
+        let snapshot = Snapshot { meta, snapshot: SnapshotFile { len, ..received.clone() } };
+        Ok(raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string()))
     };
-    frame::send(&mut stream, &answer).await
+    let answer: SnapshotAnswer = with_signs_of_life(&mut to, work).await?;
+    frame::send(&mut to, &answer).await
+}
+
+/// Says now and then that the work goes on: the sender replicates nothing else to this member
+/// meanwhile, and must not wait for one that has lost its power.
+async fn with_signs_of_life<T>(
+    to: &mut (impl AsyncWrite + Unpin),
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(SIGN_OF_LIFE, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => {
+                to.write_all(&frame::wrap(&[])?).await?;
+                to.flush().await?;
+            }
+        }
+    }
 }
 
 async fn write_pieces(
-    stream: &mut Box<dyn Stream>,
+    from: &mut (impl AsyncRead + Unpin),
     received: &SnapshotFile,
     len: u64,
     (timing, mode): (Timing, WriterMode),
 ) -> io::Result<()> {
     let mut at = 0;
     while at < len {
-        let piece = within(timing.rpc * 4, frame::read(stream, PIECE)).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let piece = within(timing.rpc * 4, frame::read(from, PIECE)).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         if piece.is_empty() || piece.len() as u64 > len - at {
             return Err(io::ErrorKind::InvalidData.into());
         }
