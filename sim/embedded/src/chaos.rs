@@ -6,6 +6,7 @@ use crate::{clock::Time, dice::Dice};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     Kill,
+    ShutDown,
     KillLeader,
     PowerLoss,
     /// In the middle of a write.
@@ -30,8 +31,9 @@ pub(crate) enum Fault {
     KillGuest,
 }
 
-const ALL: [Fault; 22] = [
+const ALL: [Fault; 23] = [
     Fault::Kill,
+    Fault::ShutDown,
     Fault::KillLeader,
     Fault::PowerLoss,
     Fault::PowerLossWithin,

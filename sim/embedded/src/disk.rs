@@ -173,7 +173,8 @@ impl Platter {
         bits.generation += 1;
     }
 
-    /// Flips one bit somewhere in what the files hold (not in empty space); says in which file.
+    /// Flips one bit somewhere in what the files hold (not in empty space), often in what a client
+    /// wrote; says in which file.
     pub(crate) fn flip_a_bit(&self) -> Option<String> {
         let bits = &mut *self.bits();
         let named: Vec<(String, u64)> = bits.names.iter().map(|(name, id)| (name.clone(), *id)).collect();
@@ -181,7 +182,10 @@ impl Platter {
         let (name, id) = named.get(roll)?.clone();
         let file = bits.files.get_mut(&id)?;
         let written: Vec<usize> = (0..file.current.len()).filter(|at| file.current[*at] != 0).collect();
-        let at = *written.get(bits.dice.below(written.len() as u64) as usize)?;
+        // The clients' values all have this sign in them; much else is what nobody reads any more.
+        let values: Vec<usize> = written.iter().filter(|at| file.current[**at] == b'#').copied().collect();
+        let places = if bits.dice.chance(60) && !values.is_empty() { values } else { written };
+        let at = *places.get(bits.dice.below(places.len() as u64) as usize)?;
         let bit = 1 << bits.dice.below(8);
         file.current[at] ^= bit;
         if let Some(byte) = file.durable.get_mut(at) {

@@ -5,7 +5,8 @@
 //! from the seed ([`chaos`]), then peace. What clients and watchers saw is a [`history`], and
 //! [`invariant`]s judge it.
 
-#[cfg(not(tokio_unstable))]
+// rustdoc does not read the flags.
+#[cfg(not(any(tokio_unstable, doc, doctest)))]
 compile_error!(
     "the simulation needs --cfg tokio_unstable, or tokio rolls dice of its own. It is in .cargo/config.toml; a RUSTFLAGS \
      variable overrides that file"

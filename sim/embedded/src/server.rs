@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tenure_store_embedded::{Config, Embedded, FatalHook, StartError, Status, WriterMode};
@@ -41,6 +44,8 @@ pub(crate) struct Server {
     pub(crate) back_at: Option<Time>,
     /// Its disk was flipped in or lost, and it has not been well since.
     pub(crate) damaged: bool,
+    /// When it has stopped, a bit of its disk is flipped.
+    pub(crate) will_be_damaged: bool,
     /// Its disk is lost, or it was put out: it comes back as somebody else.
     pub(crate) is_leaving: bool,
 }
@@ -50,6 +55,7 @@ struct Process {
     slot: Arc<Mutex<Slot>>,
     greeted: bool,
     clients: Vec<tokio::task::JoinHandle<()>>,
+    stopped: Option<Arc<AtomicBool>>,
 }
 
 #[derive(Default)]
@@ -107,6 +113,7 @@ impl Server {
             process: None,
             back_at: None,
             damaged: false,
+            will_be_damaged: false,
             is_leaving: false,
         }
     }
@@ -141,7 +148,7 @@ impl Server {
             }
         });
         self.back_at = None;
-        self.process = Some(Process { host, slot, greeted: false, clients: Vec::new() });
+        self.process = Some(Process { host, slot, greeted: false, clients: Vec::new(), stopped: None });
     }
 
     /// Runs its process, if there is one.
@@ -217,6 +224,25 @@ impl Server {
             tokio::spawn(client(&self.memories[2], "all", seed).watch("")),
             tokio::spawn(client(&self.memories[3], "some", seed).watch("k/")),
         ];
+    }
+
+    /// Tells it to stop in order; it is ended when that is done.
+    pub(crate) fn shut_down(&mut self) {
+        let done = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&done);
+        self.run(|engine, _| async move {
+            engine.shutdown().await;
+            tell.store(true, Ordering::Relaxed);
+        });
+        if let Some(process) = &mut self.process {
+            process.stopped = Some(done);
+        }
+    }
+
+    /// Whether it was told to stop in order, and has.
+    pub(crate) fn has_stopped(&self) -> bool {
+        let stopped = self.process.as_ref().and_then(|process| process.stopped.as_ref());
+        stopped.is_some_and(|stopped| stopped.load(Ordering::Relaxed))
     }
 
     /// Nobody calls any more.

@@ -188,6 +188,9 @@ impl World {
             } else if let Some(fatal) = self.servers[index].fatal() {
                 self.recorder.line(format!("{} ends itself: {fatal}", self.servers[index].name));
                 self.end(index, End::Killed, 100, 1_500);
+            } else if self.servers[index].has_stopped() {
+                self.recorder.line(format!("{} has stopped", self.servers[index].name));
+                self.end(index, End::Killed, 50, 2_000);
             } else if let Some(refusal) = self.servers[index].refusal() {
                 self.refused(index, refusal);
             } else if self.servers[index].back_at.is_some_and(|at| at <= now) {
@@ -214,6 +217,11 @@ impl World {
         let server = &mut self.servers[index];
         let back = (!server.is_leaving).then_some(back);
         server.end(how, &self.recorder, &self.network, back);
+        if std::mem::take(&mut server.will_be_damaged)
+            && let Some(file) = server.platter.flip_a_bit()
+        {
+            self.recorder.line(format!("a bit of {}'s {file} is flipped", server.name));
+        }
     }
 
     fn refused(&mut self, index: usize, refusal: Refusal) {
@@ -402,12 +410,15 @@ impl World {
                 self.servers[index].platter.fill_up(true);
                 self.undo.push((later(dice, 300, 3_000), Undo::DiskFull(index)));
             }
+            Fault::ShutDown => {
+                self.recorder.line(format!("{name} is told to stop"));
+                self.servers[index].shut_down();
+            }
             Fault::BitFlip if self.may_damage() => {
-                self.strike_down(index, End::Killed);
-                if let Some(file) = self.servers[index].platter.flip_a_bit() {
-                    self.recorder.line(format!("a bit of {name}'s {file} is flipped"));
-                    self.servers[index].damaged = true;
-                }
+                self.recorder.line(format!("{name} is told to stop"));
+                (self.servers[index].damaged, self.servers[index].will_be_damaged) = (true, true);
+                // A database that was closed in order is opened with less suspicion than one that was not.
+                if dice.chance(70) { self.servers[index].shut_down() } else { self.strike_down(index, End::Killed) }
             }
             Fault::DiskLost if self.may_damage() => {
                 self.recorder.line(format!("{name} loses its disk"));
@@ -469,7 +480,8 @@ impl World {
 
     /// Only a minority's disks may be lost: one at a time, and the next only when all is well.
     fn may_damage(&mut self) -> bool {
-        if self.is_whole() && self.leaving.is_none() && self.servers.iter().all(Server::is_up) {
+        let sound = |server: &Server| server.is_up() && !server.will_be_damaged;
+        if self.is_whole() && self.leaving.is_none() && self.servers.iter().all(sound) {
             // They all work: what was flipped was noticed at their start, or is in nobody's way.
             self.servers.iter_mut().for_each(|server| server.damaged = false);
             return true;
