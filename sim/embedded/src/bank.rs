@@ -142,10 +142,12 @@ impl Scratch {
         let built = Command::new("cargo")
             .current_dir(&self.tree)
             .env("CARGO_TARGET_DIR", &self.target)
+            // A build that was broken off must not spoil the next one.
+            .env("CARGO_INCREMENTAL", "0")
             .args(["build", "--quiet", "-p", "tenure-sim-embedded"])
             .output()?;
         if !built.status.success() {
-            return Ok(Verdict::Broken(last_line(&built.stderr)));
+            return Ok(Verdict::Broken(first_error(&built.stderr)));
         }
         let run = Command::new(self.target.join("debug/tenure-sim-embedded"))
             .args(["run", "--fail-fast", "--jobs", "1", "--seeds", &format!("1..{seeds}")])
@@ -179,6 +181,11 @@ fn verdict(run: &Output, seeds: u64) -> Verdict {
         Some(seed) if !by.is_empty() => Verdict::Caught { seed, by: by.join(", ") },
         _ => Verdict::Broken(format!("the run ended with {}: {}", run.status, last_line(&run.stderr))),
     }
+}
+
+fn first_error(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().find(|line| line.starts_with("error")).unwrap_or_default().to_owned()
 }
 
 fn last_line(bytes: &[u8]) -> String {

@@ -11,6 +11,8 @@ pub(crate) enum Fault {
     PowerLoss,
     /// In the middle of a write.
     PowerLossWithin,
+    /// Of the next who votes, as soon as it has said so.
+    PowerLossOfVoter,
     PowerLossOfAll,
     Isolate,
     Split,
@@ -31,12 +33,13 @@ pub(crate) enum Fault {
     KillGuest,
 }
 
-const ALL: [Fault; 23] = [
+const ALL: [Fault; 24] = [
     Fault::Kill,
     Fault::ShutDown,
     Fault::KillLeader,
     Fault::PowerLoss,
     Fault::PowerLossWithin,
+    Fault::PowerLossOfVoter,
     Fault::PowerLossOfAll,
     Fault::Isolate,
     Fault::Split,

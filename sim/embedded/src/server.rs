@@ -204,7 +204,12 @@ impl Server {
         !self.is_frozen() && self.look(|_| ()).is_some()
     }
 
-    /// Its clients begin, once, when it is up.
+    /// Whether it has come up and nobody has noticed yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.greeted) && self.look(|_| ()).is_some()
+    }
+
+    /// Its clients begin, once.
     pub(crate) fn greet(&mut self, world: &mut Surroundings<'_>) {
         let Some(store) = self.look(Embedded::store) else { return };
         let Some(process) = self.process.as_mut().filter(|process| !process.greeted) else { return };

@@ -41,6 +41,11 @@ impl Wiretap {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
     }
 
+    /// How many were heard so far.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub(crate) fn votes(&self) -> Vec<Vote> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

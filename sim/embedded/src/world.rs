@@ -48,6 +48,9 @@ pub(crate) struct World {
     /// What the operator is about: which server leaves, and whether it is out.
     leaving: Option<(usize, Arc<AtomicBool>, Time)>,
     undo: Vec<(Time, Undo)>,
+    /// So many of the next who vote lose power then.
+    voters_in_danger: u64,
+    votes_heard: usize,
     dice: Dice,
     snapshot_entries: u64,
     pause_ms: u64,
@@ -100,6 +103,8 @@ impl World {
             operator,
             leaving: None,
             undo: Vec::new(),
+            voters_in_danger: 0,
+            votes_heard: 0,
             dice,
             snapshot_entries,
             pause_ms,
@@ -204,12 +209,44 @@ impl World {
                 snapshot_entries: self.snapshot_entries,
                 pause_ms: self.pause_ms,
             };
+            let is_new = self.servers[index].is_new();
             if self.recorder.history().healed.is_none() {
                 self.servers[index].greet(&mut around);
             }
+            if is_new {
+                self.must_remember_its_votes(index);
+            }
         }
+        self.attend_to_voters();
         self.attend_to_who_leaves();
         self.undo_what_is_over();
+    }
+
+    /// Before anybody tells it anything, a member knows the last term in which it has voted.
+    fn must_remember_its_votes(&self, index: usize) {
+        let Some(status) = self.servers[index].status() else { return };
+        let given = self.wiretap.votes().into_iter().filter(|vote| vote.by == status.id).map(|vote| vote.to);
+        if let Some(vote) = given.max().filter(|vote| vote.term > status.term) {
+            let what = format!("member {} comes back in term {}, having voted for {vote:?}", status.id, status.term);
+            self.recorder.find("votes", what);
+        }
+    }
+
+    fn attend_to_voters(&mut self) {
+        if self.voters_in_danger == 0 || self.wiretap.count() == self.votes_heard {
+            self.votes_heard = self.wiretap.count();
+            return;
+        }
+        let heard = self.wiretap.votes();
+        for vote in &heard[self.votes_heard..] {
+            let voter = self.servers.iter().position(|server| server.status().is_some_and(|s| s.id == vote.by));
+            if let Some(index) = voter.filter(|_| self.voters_in_danger > 0) {
+                self.voters_in_danger -= 1;
+                self.recorder.line(format!("{} loses power having voted for {:?}", self.servers[index].name, vote.to));
+                self.end(index, End::PowerLost, 20, 200);
+            }
+        }
+        self.votes_heard = heard.len();
     }
 
     fn end(&mut self, index: usize, how: End, least_ms: u64, most_ms: u64) {
@@ -363,6 +400,7 @@ impl World {
             }
             Fault::PowerLoss => self.strike_down(index, End::PowerLost),
             Fault::PowerLossWithin => self.servers[index].platter.cut_power_after(dice.below(60)),
+            Fault::PowerLossOfVoter => self.voters_in_danger = 2,
             Fault::PowerLossOfAll => {
                 for index in 0..self.servers.len() {
                     self.strike_down(index, End::PowerLost);
@@ -495,6 +533,7 @@ impl World {
         self.recorder.line("peace");
         self.recorder.history().peace = Some(now);
         self.undo.clear();
+        self.voters_in_danger = 0;
         self.network.heal();
         self.network.set_weather(Weather { delay_ms: 3, breaks: 0 });
         for server in &mut self.servers {
