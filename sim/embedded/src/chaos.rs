@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     PowerLossWithin,
     /// Of the next who votes, as soon as it has said so.
     PowerLossOfVoter,
+    /// Of the next who takes a snapshot, while it writes it.
+    PowerLossOfReceiver,
     PowerLossOfAll,
     Isolate,
     Split,
@@ -33,13 +35,14 @@ pub(crate) enum Fault {
     KillGuest,
 }
 
-const ALL: [Fault; 24] = [
+const ALL: [Fault; 25] = [
     Fault::Kill,
     Fault::ShutDown,
     Fault::KillLeader,
     Fault::PowerLoss,
     Fault::PowerLossWithin,
     Fault::PowerLossOfVoter,
+    Fault::PowerLossOfReceiver,
     Fault::PowerLossOfAll,
     Fault::Isolate,
     Fault::Split,

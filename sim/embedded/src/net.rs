@@ -48,6 +48,8 @@ struct Fabric {
     /// Machines without power: they do not even refuse.
     dark: BTreeSet<Place>,
     places: BTreeMap<String, Place>,
+    /// Who was called to take a snapshot, since it was last asked.
+    receivers: Vec<Place>,
     weather: Weather,
 }
 
@@ -71,6 +73,7 @@ struct Port {
 struct Connection {
     ends: [End; 2],
     tap: Option<Tap>,
+    purpose: Purpose,
 }
 
 struct End {
@@ -137,6 +140,7 @@ impl Network {
             cuts: BTreeSet::new(),
             dark: BTreeSet::new(),
             places: BTreeMap::new(),
+            receivers: Vec::new(),
             weather: Weather { delay_ms: 3, breaks: 0 },
         })))
     }
@@ -161,6 +165,11 @@ impl Network {
 
     pub(crate) fn set_weather(&self, weather: Weather) {
         self.fabric().weather = weather;
+    }
+
+    /// Who was called to take a snapshot since this was last asked.
+    pub(crate) fn receivers(&self) -> Vec<Place> {
+        std::mem::take(&mut self.fabric().receivers)
     }
 
     /// Opens every link. What waited arrives late, or its connection is broken.
@@ -334,6 +343,9 @@ impl Fabric {
         };
         let Some(open) = self.connections.get_mut(&connection) else { return };
         open.ends[1] = End { last_arrival: open.ends[1].last_arrival, ..End::new(port.place, port.pulse.clone()) };
+        if open.purpose == Purpose::Snapshot {
+            self.receivers.push(port.place);
+        }
         port.waiting.push_back(connection);
         if let Some(waker) = port.waker.take() {
             waker.wake();
@@ -390,7 +402,7 @@ impl Transport for Socket {
                 called.dropped = true;
                 let ends = [End::new(self.place, self.pulse.clone()), called];
                 let tap = matches!(purpose, Purpose::Consensus).then(Tap::default);
-                fabric.connections.insert(connection, Connection { ends, tap });
+                fabric.connections.insert(connection, Connection { ends, tap, purpose });
                 fabric.send(Parcel::Call { connection, addr: addr.to_owned() });
                 connection
             };

@@ -29,7 +29,7 @@ const FORMS_MS: u64 = 15_000;
 /// After the last fault everything works again within this: a server that is started again loads
 /// and votes (a second), a lost one is put out and joins again (a start waits up to a second
 /// between two attempts of the operator, and ten for the cluster to take it in).
-pub const HEALS_MS: u64 = 20_000;
+pub const HEALS_MS: u64 = 15_000;
 /// So long nobody calls before the servers are compared: the longest lease has ended by then.
 const QUIET_MS: u64 = 4_500;
 /// Clocks are wrong by up to so many parts per million.
@@ -51,6 +51,8 @@ pub(crate) struct World {
     /// So many of the next who vote lose power then.
     voters_in_danger: u64,
     votes_heard: usize,
+    /// So many of the next who take a snapshot lose power while they write it.
+    receivers_in_danger: u64,
     dice: Dice,
     snapshot_entries: u64,
     pause_ms: u64,
@@ -105,6 +107,7 @@ impl World {
             undo: Vec::new(),
             voters_in_danger: 0,
             votes_heard: 0,
+            receivers_in_danger: 0,
             dice,
             snapshot_entries,
             pause_ms,
@@ -218,6 +221,7 @@ impl World {
             }
         }
         self.attend_to_voters();
+        self.attend_to_receivers();
         self.attend_to_who_leaves();
         self.undo_what_is_over();
     }
@@ -229,6 +233,15 @@ impl World {
         if let Some(vote) = given.max().filter(|vote| vote.term > status.term) {
             let what = format!("member {} comes back in term {}, having voted for {vote:?}", status.id, status.term);
             self.recorder.find("votes", what);
+        }
+    }
+
+    fn attend_to_receivers(&mut self) {
+        for place in self.network.receivers() {
+            if self.receivers_in_danger > 0 {
+                self.receivers_in_danger -= 1;
+                self.servers[place].platter.cut_power_after(self.dice.below(4));
+            }
         }
     }
 
@@ -401,6 +414,7 @@ impl World {
             Fault::PowerLoss => self.strike_down(index, End::PowerLost),
             Fault::PowerLossWithin => self.servers[index].platter.cut_power_after(dice.below(60)),
             Fault::PowerLossOfVoter => self.voters_in_danger = 2,
+            Fault::PowerLossOfReceiver => self.receivers_in_danger = 2,
             Fault::PowerLossOfAll => {
                 for index in 0..self.servers.len() {
                     self.strike_down(index, End::PowerLost);
@@ -533,7 +547,7 @@ impl World {
         self.recorder.line("peace");
         self.recorder.history().peace = Some(now);
         self.undo.clear();
-        self.voters_in_danger = 0;
+        (self.voters_in_danger, self.receivers_in_danger) = (0, 0);
         self.network.heal();
         self.network.set_weather(Weather { delay_ms: 3, breaks: 0 });
         for server in &mut self.servers {
