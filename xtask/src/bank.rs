@@ -18,19 +18,12 @@ struct Bank {
     package: &'static str,
     /// How it is run, up to the seeds.
     run: &'static [&'static str],
-    /// What a line begins with that names the seed, and one that names the broken sentence.
-    seed: &'static str,
-    rule: Rule,
 }
 
-/// Where the name of the broken sentence stands.
-enum Rule {
-    /// On the seed's own line, after the last of these.
-    Behind(&'static str),
-}
-
-const BANKS: &[Bank] =
-    &[Bank { dir: "sim/bugs", package: "tenure-sim", run: &["run"], seed: "seed ", rule: Rule::Behind(": ") }];
+const BANKS: &[Bank] = &[
+    Bank { dir: "sim/bugs", package: "tenure-sim", run: &["run", "--no-shrink"] },
+    Bank { dir: "sim/embedded/bugs", package: "tenure-sim-embedded", run: &["run", "--fail-fast"] },
+];
 
 /// Every one is found within so many seeds.
 const SEEDS: u64 = 1_000;
@@ -159,23 +152,23 @@ fn build_and_run(bank: &Bank, tree: &Path, scratch: &Path) -> Result<Verdict, Fa
     }
     let run = Command::new(target.join("debug").join(bank.package))
         .args(bank.run)
-        .args(["--seeds", &format!("0..{SEEDS}"), "--no-shrink"])
+        .args(["--seeds", &format!("0..{SEEDS}")])
         .output()
         .map_err(failed)?;
-    Ok(judge(bank, &run))
+    Ok(judge(&run))
 }
 
-fn judge(bank: &Bank, run: &Output) -> Verdict {
+/// Both simulators say `seed 7: rule: what is wrong`, the first also when.
+fn judge(run: &Output) -> Verdict {
     if run.status.success() {
         return Verdict::Missed;
     }
     let text = String::from_utf8_lossy(&run.stdout);
-    let Some(line) = text.lines().find_map(|line| line.strip_prefix(bank.seed)) else {
+    let Some(line) = text.lines().find_map(|line| line.strip_prefix("seed ")) else {
         return Verdict::Broken(format!("the run ended with {}: {}", run.status, last_line(&run.stderr)));
     };
     let seed: u64 = line.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0);
-    let Rule::Behind(mark) = bank.rule;
-    let by = line.split(mark).nth(1).unwrap_or("?").to_owned();
+    let by = line.split(": ").nth(1).unwrap_or("?").to_owned();
     Verdict::Caught { seeds: seed + 1, by }
 }
 

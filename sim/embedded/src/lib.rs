@@ -21,7 +21,6 @@ mod net;
 mod server;
 mod world;
 
-pub mod bank;
 pub mod clock;
 pub mod dice;
 pub mod entropy;

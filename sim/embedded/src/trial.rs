@@ -58,9 +58,11 @@ fn silence_expected_panics() {
 }
 
 impl Trial {
-    /// The seed's story: one line per event, with the violations at the end.
+    /// The seed's story: what came of it, then one line per event, with the violations at the end.
     pub fn story(&self) -> String {
-        let mut lines: Vec<String> = self.history.lines.iter().map(|(at, text)| format!("{at}  {text}")).collect();
+        let verdict = self.violations.first().map_or_else(|| "all is well".to_owned(), Violation::to_string);
+        let mut lines = vec![format!("seed {}: {verdict}", self.seed)];
+        lines.extend(self.history.lines.iter().map(|(at, text)| format!("{at}  {text}")));
         lines.extend(self.violations.iter().map(|violation| format!("VIOLATED  {violation}")));
         lines.push(format!("replay: cargo run -p tenure-sim-embedded -- run --seeds {} --story", self.seed));
         lines.join("\n")
