@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, TcpListener},
     os::unix::{
         fs::{MetadataExt, PermissionsExt},
         process::CommandExt,
@@ -38,6 +38,7 @@ wait $server
 pub struct Postgres {
     dir: tempfile::TempDir,
     bin: PathBuf,
+    address: IpAddr,
     port: u16,
     user: Option<(u32, u32)>,
     guard: Mutex<Option<Child>>,
@@ -52,6 +53,21 @@ impl Postgres {
     /// test that cannot run its server has not passed.
     pub fn start() -> Postgres {
         let server = Postgres::initialised();
+        server.start_again();
+        server
+    }
+
+    /// The same at another address than the loopback one: of a network that the test made. Whoever is
+    /// in its `/24` may connect.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    pub fn start_at(address: IpAddr) -> Postgres {
+        let mut server = Postgres::initialised();
+        server.address = address;
+        let file = server.data_dir().join("pg_hba.conf");
+        let mut allowed = fs::OpenOptions::new().append(true).open(file).expect("the list of who may connect");
+        writeln!(allowed, "host all all {address}/24 trust").expect("writing into the cluster");
         server.start_again();
         server
     }
@@ -85,8 +101,15 @@ impl Postgres {
         if let Some((uid, gid)) = user {
             std::os::unix::fs::chown(dir.path(), Some(uid), Some(gid)).expect("giving the directory away");
         }
-        let server =
-            Postgres { dir, bin, port: free_port(), user, guard: Mutex::new(None), databases: AtomicU32::new(0) };
+        let server = Postgres {
+            dir,
+            bin,
+            address: Ipv4Addr::LOCALHOST.into(),
+            port: free_port(),
+            user,
+            guard: Mutex::new(None),
+            databases: AtomicU32::new(0),
+        };
         server.init();
         server
     }
@@ -137,8 +160,9 @@ impl Postgres {
         let mut guarded = self.as_user(Command::new("sh"));
         guarded.args(["-c", GUARD]).arg(self.dir.path()).arg(self.bin.join("postgres")).arg("-D").arg(self.data_dir());
         guarded.args(["-p", &self.port.to_string()]);
+        let listen = format!("listen_addresses={}", self.address);
         let settings = [
-            "listen_addresses=127.0.0.1",
+            listen.as_str(),
             "unix_socket_directories=",
             "max_connections=300",
             "shared_buffers=64MB",
@@ -179,13 +203,13 @@ impl Postgres {
         self.dir.path().join("data")
     }
 
-    /// The loopback port it listens on.
+    /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
     fn url_of(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@{}:{}/{database}", self.address, self.port)
     }
 
     fn log(&self) -> PathBuf {
