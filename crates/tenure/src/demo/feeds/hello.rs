@@ -21,8 +21,8 @@ const HELLO_MAX: usize = 16 * 1024;
 pub(super) struct Hello {
     /// The name of the feed.
     pub(super) feed: String,
-    /// The last record that the reader has; 0 for none.
-    pub(super) after: u64,
+    /// The last record that the reader has; 0 for none. None: it wants only what comes from now on.
+    pub(super) after: Option<u64>,
     /// How it wants its records.
     pub(super) framing: Framing,
     /// Continues the reader's side of a WebSocket.
@@ -91,11 +91,15 @@ async fn more(read: &OwnedReadHalf, bytes: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
-/// The feed and the position of a hello; an empty position is the beginning.
-fn parse(line: &str) -> Option<(String, u64)> {
+/// The feed and the position of a hello; an empty position is the beginning, and `now` is none.
+fn parse(line: &str) -> Option<(String, Option<u64>)> {
     let (feed, position) = line.trim().strip_prefix("SUBSCRIBE ")?.split_once(" FROM")?;
     let position = position.trim();
-    let after = if position.is_empty() { 0 } else { position.parse().ok()? };
+    let after = match position {
+        "" => Some(0),
+        "now" => None,
+        number => Some(number.parse().ok()?),
+    };
     Some((feed.to_owned(), after))
 }
 
@@ -109,11 +113,12 @@ mod tests {
 
     #[test]
     fn a_hello_names_its_feed_and_position() {
-        let some = |feed: &str, after| Some((feed.to_owned(), after));
+        let some = |feed: &str, after| Some((feed.to_owned(), Some(after)));
         assert_eq!(parse("SUBSCRIBE f001 FROM 42\n"), some("f001", 42));
         assert_eq!(parse("SUBSCRIBE f001 FROM 42\r\n"), some("f001", 42));
         assert_eq!(parse("SUBSCRIBE f001 FROM \n"), some("f001", 0));
         assert_eq!(parse("SUBSCRIBE f001 FROM"), some("f001", 0));
+        assert_eq!(parse("SUBSCRIBE f001 FROM now\n"), Some(("f001".to_owned(), None)));
     }
 
     #[test]

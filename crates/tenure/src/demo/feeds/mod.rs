@@ -2,8 +2,9 @@
 //! process tests and of the benchmarks. What Tenure says of itself is checked against this record.
 //!
 //! A reader connects by TCP or by WebSocket, to the same port, and says
-//! `SUBSCRIBE <feed> FROM <position>`; it gets every record after that position, one JSON object per
-//! line or message, and then each new one as it comes into being:
+//! `SUBSCRIBE <feed> FROM <position>`; it gets every record after that position (or, with `now` for a
+//! position, none of those that exist), one JSON object per line or message, and then each new one as
+//! it comes into being:
 //!
 //! ```json
 //! {"feed":"f001","seq":42,"at":1700000000000,"price":101.25}
@@ -24,7 +25,7 @@ mod wheel;
 use std::{
     collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
@@ -51,16 +52,19 @@ pub struct Plan {
     pub seed: u64,
     /// How often readers are served; the longest that a record waits in the server.
     pub tick: Duration,
+    /// Where it listens, on a port of the system's choice.
+    pub address: IpAddr,
 }
 
 impl Plan {
-    /// That many feeds of 5 records per second each, served every 50 ms.
+    /// That many feeds of 5 records per second each, served every 50 ms, on the loopback address.
     pub fn new(feeds: usize) -> Plan {
-        Plan { feeds, rate: 5.0, seed: 1, tick: Duration::from_millis(50) }
+        let address = Ipv4Addr::LOCALHOST.into();
+        Plan { feeds, rate: 5.0, seed: 1, tick: Duration::from_millis(50), address }
     }
 }
 
-/// A running feed server, on a loopback port and a thread of its own. Ends when dropped.
+/// A running feed server, on a port and a thread of its own. Ends when dropped.
 #[derive(Debug)]
 pub struct FeedServer {
     shared: Arc<Shared>,
@@ -69,13 +73,13 @@ pub struct FeedServer {
 }
 
 impl FeedServer {
-    /// Starts serving, and producing. Errors if no loopback port or thread is to be had.
+    /// Starts serving, and producing. Errors if no port or thread is to be had.
     pub fn start(plan: &Plan) -> io::Result<FeedServer> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _context = runtime.enter();
             let socket = TcpSocket::new_v4()?;
-            socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+            socket.bind(SocketAddr::new(plan.address, 0))?;
             socket.listen(BACKLOG)?
         };
         let address = listener.local_addr()?;

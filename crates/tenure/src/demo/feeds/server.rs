@@ -230,6 +230,7 @@ async fn meet(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
         return;
     }
     let Hello { after, framing, frames, .. } = hello;
+    let after = after.unwrap_or_else(|| shared.produced(feed));
     let cursor = Cursor::new(framing, after, manner::aside(manner, framing));
     let reader = open(&shared, feed, peer, after, cursor, write);
     let framed = (framing == Framing::Messages).then_some(frames);

@@ -48,6 +48,17 @@ fn a_reader_gets_everything_after_its_position_and_then_what_comes() {
 }
 
 #[test]
+fn a_reader_without_a_position_gets_only_what_comes_from_now_on() {
+    let server = server(1, 200.0);
+    eventually("some records exist", || server.produced()["f000"] > 20);
+    let before = server.produced()["f000"];
+    let got = seqs(subscribe(&server, "f000", "now"), 10);
+    assert!(got[0] > before, "{} came before {before} was there", got[0]);
+    assert_eq!(got, (got[0]..got[0] + 10).collect::<Vec<_>>());
+    assert_eq!(server.ledger().visits(0)[0].after + 1, got[0]);
+}
+
+#[test]
 fn production_goes_on_without_readers_and_stops_for_good() {
     let server = server(3, 500.0);
     eventually("records exist", || server.sent() > 100);
