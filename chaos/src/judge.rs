@@ -1,0 +1,169 @@
+//! The merged history, and the simulator's invariants over it.
+
+use std::collections::BTreeMap;
+
+use tenure_core::{id::FlowId, token::Holder};
+use tenure_sim::{
+    executor::Pid,
+    history::Event,
+    invariant::{self, Violation},
+    time::Time,
+};
+
+use crate::{
+    machine::Lives,
+    sink::{Change, Durable},
+};
+
+/// So many violations of one rule are told; the rest is counted.
+const TOLD_MAX: usize = 3;
+/// So many lines of the story lead up to a violation.
+const STORY: usize = 40;
+
+/// What the invariants say.
+#[derive(Default)]
+pub(crate) struct Judgement {
+    /// How many events were judged, by kind.
+    pub(crate) events: BTreeMap<&'static str, usize>,
+    /// What must not have happened, each with the story before it.
+    pub(crate) violations: Vec<(Time, Violation, Vec<String>)>,
+    /// How many more there were.
+    pub(crate) untold: usize,
+}
+
+/// The holder of a process is drawn by itself: it is known once its session is seen. The events that
+/// say `Up` get it here.
+pub(crate) fn name_holders(lines: &mut [(Time, Event)]) {
+    let lives = Lives::of(lines);
+    let mut holders: BTreeMap<Pid, Holder> = BTreeMap::new();
+    let mut known: std::collections::BTreeSet<Holder> = std::collections::BTreeSet::new();
+    for (at, event) in lines.iter() {
+        if let Event::SessionOpened { node, holder, .. } = event
+            && known.insert(*holder)
+            && let Some(pid) = lives.at(node.as_str(), *at)
+        {
+            holders.entry(pid).or_insert(*holder);
+        }
+    }
+    for (_, event) in lines.iter_mut() {
+        if let Event::Up { pid, holder, .. } = event {
+            *holder = holders.get(pid).copied().unwrap_or(*holder);
+        }
+    }
+}
+
+/// From when on each position of each flow was durable.
+pub(crate) fn durable(changes: &[Change]) -> Durable {
+    let mut durable = Durable::new();
+    for change in changes {
+        if let (Event::Committed { flow, token, seq, .. }, Some(position)) = (&change.event, change.position) {
+            durable.entry(flow.to_string()).or_default().entry(position).or_insert((change.at, *token, *seq));
+        }
+    }
+    durable
+}
+
+/// What happens at one moment happens in this order: causes before effects.
+fn rank(event: &Event) -> u8 {
+    match event {
+        Event::Up { .. } => 0,
+        Event::Claimed { .. } | Event::Committed { .. } => 1,
+        Event::ReadOff { .. } => 2,
+        Event::ReadOn { .. } => 3,
+        Event::Settled { .. } => 4,
+        _ => 5,
+    }
+}
+
+/// All sources in one order. Within one source the order is kept.
+pub(crate) fn merge(sources: Vec<Vec<(Time, Event)>>) -> Vec<(Time, Event)> {
+    let mut all: Vec<(Time, Event)> = sources.into_iter().flatten().collect();
+    all.sort_by_key(|(at, event)| (*at, rank(event)));
+    all
+}
+
+/// Judges a history with every invariant.
+pub(crate) fn judge(history: &[(Time, Event)]) -> Judgement {
+    let mut judgement = Judgement::default();
+    let mut told: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut invariants = invariant::all();
+    for (number, (at, event)) in history.iter().enumerate() {
+        *judgement.events.entry(word(event)).or_default() += 1;
+        for invariant in &mut invariants {
+            let Err(violation) = invariant.see(*at, event) else { continue };
+            let count = told.entry(violation.rule).or_default();
+            *count += 1;
+            if *count > TOLD_MAX {
+                judgement.untold += 1;
+                continue;
+            }
+            let story = story(&history[..=number], event);
+            judgement.violations.push((*at, violation, story));
+        }
+    }
+    judgement
+}
+
+/// The lines that lead up to an event: those about its flow or its process, and what was done to the
+/// world.
+fn story(history: &[(Time, Event)], event: &Event) -> Vec<String> {
+    let about = subject(event);
+    let of_it = |line: &str| about.iter().any(|word| line.split([' ', ':', ',', '/']).any(|part| part == word));
+    let mut lines: Vec<String> = Vec::new();
+    for (at, event) in history.iter().rev() {
+        let line = event.to_string();
+        if matches!(event, Event::Note(_)) || of_it(&line) {
+            lines.push(format!("{at} {line}"));
+        }
+        if lines.len() >= STORY {
+            break;
+        }
+    }
+    lines.reverse();
+    lines
+}
+
+fn subject(event: &Event) -> Vec<String> {
+    let flow = |flow: &FlowId| vec![flow.to_string()];
+    match event {
+        Event::Assigned { flow: of, .. }
+        | Event::Judged { flow: of, .. }
+        | Event::ClaimSent { flow: of, .. }
+        | Event::Claimed { flow: of, .. }
+        | Event::Committed { flow: of, .. }
+        | Event::Rewound { flow: of, .. }
+        | Event::Settled { flow: of, .. }
+        | Event::ReadOn { flow: of, .. }
+        | Event::Stopped { flow: of, .. }
+        | Event::Asked { flow: of, .. } => flow(of),
+        Event::SessionOpened { node, .. } | Event::SessionEnded { node, .. } => vec![node.to_string()],
+        Event::Watched { watch, .. } => vec!["watch".to_owned(), watch.to_string()],
+        Event::Office { .. } => vec!["office".to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+fn word(event: &Event) -> &'static str {
+    match event {
+        Event::Note(_) => "notes",
+        Event::Up { .. } | Event::Down(_) => "processes up and down",
+        Event::Frozen(_) | Event::Thawed { .. } => "freezes and thaws",
+        Event::SessionOpened { .. } | Event::SessionEnded { .. } => "sessions opened and ended",
+        Event::Office { .. } => "changes of the office",
+        Event::Assigned { .. } => "assignments",
+        Event::Judged { .. } => "verdicts",
+        Event::Claimed { .. } => "fences raised",
+        Event::Committed { .. } => "batches committed",
+        Event::Settled { .. } => "positions gone on from",
+        Event::ReadOn { .. } | Event::ReadOff { .. } => "readers come and gone",
+        Event::Stopped { .. } => "stops answered with 200",
+        Event::Asked { .. } => "wishes",
+        Event::Watched { .. } => "words of a watch",
+        Event::Renewed { .. }
+        | Event::ToldGone { .. }
+        | Event::Revoked { .. }
+        | Event::Restored { .. }
+        | Event::ClaimSent { .. }
+        | Event::Rewound { .. } => "other",
+    }
+}

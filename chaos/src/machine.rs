@@ -1,0 +1,338 @@
+//! One machine: a thread that lives in a network of its own and starts the processes there, a data
+//! directory, a disk and a clock that can be spoiled, and one `tenure` process at a time.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, mpsc},
+    thread,
+    time::Instant,
+};
+
+use rustix::process::Signal;
+use tenure::demo::{
+    client::Api,
+    process::{NodePlan, NodeProcess},
+};
+use tenure_core::{id::NodeName, token::Holder};
+use tenure_sim::{executor::Pid, history::Event, time::Time};
+
+use crate::{
+    exchange::{self, Exchange, PACKET_MAX, Place},
+    kernel,
+    record::{Record, lock},
+    switches::Switches,
+};
+
+type Errand = Box<dyn FnOnce() + Send>;
+
+/// A thread that does things where it is: what it starts is in its network, and ends when it does.
+pub(crate) struct Errands(mpsc::Sender<Errand>);
+
+impl Errands {
+    /// A thread; `first` is done there before anything else.
+    pub(crate) fn new(name: &str, first: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Errands> {
+        let (errands, todo) = mpsc::channel::<Errand>();
+        let (told, ready) = mpsc::channel();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let done = first();
+            let went_well = done.is_ok();
+            // Whoever asked may have given up; then there will be no errands either.
+            let _heard = told.send(done);
+            if went_well {
+                todo.into_iter().for_each(|errand| errand());
+            }
+        })?;
+        ready.recv().map_err(io::Error::other)??;
+        Ok(Errands(errands))
+    }
+
+    /// Has it done, and waits.
+    pub(crate) fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let (told, answer) = mpsc::channel();
+        let errand = move || {
+            let _heard = told.send(what());
+        };
+        self.0.send(Box::new(errand)).map_err(|_| io::Error::other("the machine's thread has ended"))?;
+        answer.recv().map_err(io::Error::other)
+    }
+}
+
+/// Gives this thread's network an interface with these addresses, connected to the exchange.
+pub(crate) fn join_network(exchange: &Exchange, name: &str, places: &[Place]) -> io::Result<()> {
+    let end = kernel::interface(name)?;
+    ip(&["link", "set", "lo", "up"])?;
+    ip(&["link", "set", name, "mtu", &PACKET_MAX.to_string(), "up"])?;
+    for place in places {
+        ip(&["addr", "add", &format!("{}/24", exchange::address(*place)), "dev", name])?;
+    }
+    exchange.connect(places, end)
+}
+
+fn ip(arguments: &[&str]) -> io::Result<()> {
+    let out = Command::new("ip").args(arguments).output()?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    if out.status.success() { Ok(()) } else { Err(io::Error::other(format!("ip {}: {said}", arguments.join(" ")))) }
+}
+
+/// What a machine is.
+#[derive(Clone, Debug)]
+pub(crate) struct Blueprint {
+    /// The name of its node.
+    pub(crate) name: String,
+    /// Its address, where there are networks.
+    pub(crate) place: Place,
+    /// True if it keeps a part of the store.
+    pub(crate) server: bool,
+    /// How its node is started.
+    pub(crate) plan: NodePlan,
+    /// Holds everything of its disk that may be full; none if it cannot be.
+    pub(crate) disk: Option<PathBuf>,
+}
+
+/// See the module's head.
+pub(crate) struct Machine {
+    pub(crate) name: String,
+    pub(crate) place: Place,
+    pub(crate) server: bool,
+    pub(crate) api: Api,
+    pub(crate) switches: Switches,
+    pub(crate) disk: Option<PathBuf>,
+    plan: NodePlan,
+    errands: Errands,
+    life: Mutex<Life>,
+}
+
+/// The process, and what is to become of it.
+#[derive(Default)]
+struct Life {
+    process: Option<(Pid, NodeProcess)>,
+    frozen: bool,
+    /// When it may be started again; none while it must stay down.
+    start_at: Option<Instant>,
+    /// Until when its end by itself is no surprise, and why.
+    excuse: Option<(Instant, &'static str)>,
+    /// When it was last started, until it has served.
+    started: Option<Instant>,
+    /// What its boot-time clock is ahead, in seconds.
+    boot_ahead: i64,
+}
+
+/// What a look at a machine showed.
+pub(crate) enum Seen {
+    /// Nothing new.
+    Nothing,
+    /// Its process has ended by itself; the excuse, if there is one.
+    Ended(Pid, String, Option<&'static str>),
+    /// It may be started.
+    Due,
+}
+
+impl Machine {
+    /// A machine without a process.
+    pub(crate) fn new(blueprint: Blueprint, errands: Errands, switches: Switches) -> Machine {
+        let Blueprint { name, place, server, plan, disk } = blueprint;
+        let life = Mutex::new(Life { start_at: Some(Instant::now()), ..Life::default() });
+        Machine { api: Api::at(plan.api), name, place, server, switches, disk, plan, errands, life }
+    }
+
+    /// Where its peers reach it.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.plan.peer
+    }
+
+    /// Where its log is.
+    pub(crate) fn log(&self) -> &Path {
+        &self.plan.log
+    }
+
+    /// Starts its process.
+    pub(crate) fn start(&self, pid: Pid, record: &Record) -> io::Result<()> {
+        let mut life = lock(&self.life);
+        let plan = self.plan.clone();
+        write_starter(&plan.program, life.boot_ahead)?;
+        let process = self.errands.run(move || plan.start())??;
+        let node = NodeName::new(&self.name).map_err(io::Error::other)?;
+        record.put(Event::Up { pid, node, holder: Holder(0) });
+        life.process = Some((pid, process));
+        life.frozen = false;
+        life.start_at = None;
+        life.started = Some(Instant::now());
+        Ok(())
+    }
+
+    /// SIGKILL. It is started again at that moment.
+    pub(crate) fn kill(&self, again: Instant, record: &Record) -> io::Result<()> {
+        let mut life = lock(&self.life);
+        life.start_at = Some(again);
+        if let Some((pid, mut process)) = life.process.take() {
+            process.kill()?;
+            record.put(Event::Down(pid));
+        }
+        Ok(())
+    }
+
+    /// SIGTERM. It is started again at the earliest at that moment, after it has ended.
+    pub(crate) fn ask_to_end(&self, again: Instant, patience: Instant) -> io::Result<()> {
+        let mut life = lock(&self.life);
+        life.start_at = Some(again);
+        life.excuse = Some((patience, "it was asked to end"));
+        life.process.as_mut().map_or(Ok(()), |(_, process)| process.signal(Signal::TERM))
+    }
+
+    /// SIGSTOP, or SIGCONT.
+    pub(crate) fn freeze(&self, frozen: bool, record: &Record) -> io::Result<()> {
+        let mut life = lock(&self.life);
+        if life.frozen == frozen {
+            return Ok(());
+        }
+        life.frozen = frozen;
+        let Some((pid, process)) = life.process.as_mut() else { return Ok(()) };
+        let pid = *pid;
+        // The word comes before the freeze and after the thaw: what lies between is what stood still.
+        if frozen {
+            record.put(Event::Frozen(pid));
+            return process.signal(Signal::STOP);
+        }
+        process.signal(Signal::CONT)?;
+        record.put(Event::Thawed { pid, clock_stood: false });
+        Ok(())
+    }
+
+    /// Until then its process may end by itself.
+    pub(crate) fn excuse(&self, until: Instant, why: &'static str) {
+        lock(&self.life).excuse = Some((until, why));
+    }
+
+    /// What its boot-time clock is ahead from the next start on, in seconds.
+    pub(crate) fn boot_ahead(&self, seconds: i64) {
+        lock(&self.life).boot_ahead = seconds;
+    }
+
+    /// Looks at its process.
+    pub(crate) fn look(&self, again: Instant) -> io::Result<Seen> {
+        let mut life = lock(&self.life);
+        let now = Instant::now();
+        let excuse = life.excuse.filter(|(until, _)| now < *until).map(|(_, why)| why);
+        let Some((pid, process)) = &mut life.process else {
+            let due = life.start_at.is_some_and(|at| now >= at);
+            return Ok(if due { Seen::Due } else { Seen::Nothing });
+        };
+        let Some(status) = process.ended()? else { return Ok(Seen::Nothing) };
+        let seen = Seen::Ended(*pid, status.to_string(), excuse);
+        life.process = None;
+        life.start_at = Some(life.start_at.unwrap_or(again).max(again));
+        Ok(seen)
+    }
+
+    /// The id of its process, if it runs.
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        lock(&self.life).process.as_ref().map(|(_, process)| process.id())
+    }
+
+    /// The process of now, as the record names it.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        lock(&self.life).process.as_ref().map(|(pid, _)| *pid)
+    }
+
+    /// True if its process runs and is not frozen.
+    pub(crate) fn is_awake(&self) -> bool {
+        let life = lock(&self.life);
+        life.process.is_some() && !life.frozen
+    }
+
+    /// When its process was started, if it has not served since. Serving is said with
+    /// [`Machine::serves`].
+    pub(crate) fn coming(&self) -> Option<Instant> {
+        lock(&self.life).started
+    }
+
+    /// It serves now.
+    pub(crate) fn serves(&self) {
+        lock(&self.life).started = None;
+    }
+
+    /// Ends its process for good.
+    pub(crate) fn end(&self) {
+        let mut life = lock(&self.life);
+        life.start_at = None;
+        // Dropping a process kills it and waits.
+        life.process = None;
+    }
+
+    /// Fills its disk; gives false if it cannot be filled.
+    pub(crate) fn fill_disk(&self) -> io::Result<bool> {
+        let Some(disk) = &self.disk else { return Ok(false) };
+        let mut filler = fs::File::create(disk.join("filler"))?;
+        let block = vec![7; 64 * 1024];
+        // Up to the last byte: half a block first, then what is left, byte by byte of a page.
+        for size in [block.len(), 4096] {
+            while filler.write_all(&block[..size]).is_ok() {}
+        }
+        Ok(true)
+    }
+
+    /// Frees it again.
+    pub(crate) fn free_disk(&self) -> io::Result<()> {
+        match self.disk.as_ref().map(|disk| fs::remove_file(disk.join("filler"))) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The program that starts a node: `tenure` itself, at a boot time that may be another one.
+fn write_starter(program: &Path, boot_ahead: i64) -> io::Result<()> {
+    let tenure = program.with_file_name("tenure");
+    let before = match boot_ahead {
+        0 => String::new(),
+        ahead => format!("unshare --time --boottime {ahead} --monotonic {ahead} -- "),
+    };
+    fs::write(program, format!("#!/bin/sh\nexec {before}{} \"$@\"\n", tenure.display()))?;
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755))
+}
+
+/// When each process came and went, by its machine's place.
+#[derive(Default)]
+pub(crate) struct Lives(pub(crate) BTreeMap<String, Vec<(Pid, Time, Option<Time>)>>);
+
+impl Lives {
+    /// From a finished record.
+    pub(crate) fn of(lines: &[(Time, Event)]) -> Lives {
+        let mut lives = Lives::default();
+        let mut names: BTreeMap<Pid, String> = BTreeMap::new();
+        for (at, event) in lines {
+            match event {
+                Event::Up { pid, node, .. } => {
+                    names.insert(*pid, node.to_string());
+                    lives.0.entry(node.to_string()).or_default().push((*pid, *at, None));
+                }
+                Event::Down(pid) => {
+                    let of = names.get(pid).and_then(|name| lives.0.get_mut(name));
+                    if let Some(life) = of.and_then(|all| all.iter_mut().find(|life| life.0 == *pid)) {
+                        life.2 = Some(*at);
+                    }
+                }
+                _ => (),
+            }
+        }
+        lives
+    }
+
+    /// The process of a node at that time; none between two of them.
+    pub(crate) fn at(&self, node: &str, time: Time) -> Option<Pid> {
+        let lives = self.0.get(node)?;
+        let there = |life: &&(Pid, Time, Option<Time>)| life.1 <= time && life.2.is_none_or(|down| time <= down);
+        lives.iter().rev().find(there).map(|life| life.0)
+    }
+
+    /// How long before that time its process was started.
+    pub(crate) fn age(&self, pid: Pid, time: Time) -> Option<std::time::Duration> {
+        self.0.values().flatten().find(|life| life.0 == pid).map(|life| time.since(life.1))
+    }
+}

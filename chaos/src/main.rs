@@ -1,0 +1,166 @@
+//! Real chaos: servers and workers as real processes, each on a machine of its own as far as the
+//! network, the disk and the clocks go; faults drawn from a seed; and then the simulator's invariants
+//! over what really happened. `cargo xtask chaos` builds and runs it; docs/chaos.md says more.
+
+mod bed;
+mod exchange;
+mod fault;
+mod figures;
+mod judge;
+mod kernel;
+mod machine;
+mod readers;
+mod record;
+mod report;
+mod run;
+mod sink;
+mod storm;
+mod switches;
+mod watcher;
+mod wishes;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+use rustix::mount::UnmountFlags;
+use tokio::signal::unix::SignalKind;
+
+use bed::{Permitted, Size};
+use run::Pace;
+
+/// Real processes under real faults, judged by the simulator's invariants.
+#[derive(Parser, Clone, Debug)]
+struct Args {
+    /// How long faults are injected.
+    #[arg(long, value_name = "N", default_value_t = 30.0, value_parser = minutes)]
+    minutes: f64,
+    /// Which faults, and when: the same seed draws the same ones.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Which store the cluster keeps its truth in.
+    #[arg(long, value_enum, default_value_t = Engine::Embedded)]
+    engine: Engine,
+    /// Machines that keep the store and run flows.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=5))]
+    servers: u64,
+    /// Machines that only run flows.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(0..=20))]
+    workers: u64,
+    /// How many feeds there are.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=5_000))]
+    feeds: u64,
+    /// Records per second of each feed.
+    #[arg(long, value_name = "N", default_value_t = 2.0)]
+    rate: f64,
+    /// Seconds between two faults, on average.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.5)]
+    fault_every: f64,
+    /// Seconds between two calls of the API, on average.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.6)]
+    wish_every: f64,
+    /// Let the processes share the loopback interface even where namespaces are permitted.
+    #[arg(long)]
+    loopback: bool,
+    /// The program under test.
+    #[arg(long, value_name = "FILE", env = "TENURE_CHAOS_PROGRAM")]
+    program: Option<PathBuf>,
+    /// Where the report is written.
+    #[arg(long, value_name = "DIR", default_value = "target/chaos")]
+    out: PathBuf,
+    /// Print the report only.
+    #[arg(long)]
+    quiet: bool,
+    /// Keep the data and the logs also if all went well.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// The stores that a cluster can be run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Engine {
+    /// The one that servers keep themselves.
+    Embedded,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.05..=1440.0).contains(&minutes) { Ok(minutes) } else { Err("must be 0.05 to 1440".to_owned()) }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // Before there is any thread: threads started later are within what is taken here.
+    let permitted = Permitted::take(!args.loopback);
+    match go(&args, permitted) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True if nothing happened that must not.
+fn go(args: &Args, permitted: Permitted) -> io::Result<bool> {
+    let program = program(args)?;
+    permitted.missing.iter().for_each(|missing| println!("not permitted here: {missing}"));
+    let dir = tempfile::Builder::new().prefix("tenure-chaos-").tempdir()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let told = runtime.block_on(async {
+        let mut terminated = tokio::signal::unix::signal(SignalKind::terminate())?;
+        tokio::select! {
+            told = tell(args, &program, dir.path(), permitted) => told,
+            // Dropping the run ends its processes; its networks and mounts go with this one.
+            _ = tokio::signal::ctrl_c() => Err(io::Error::other("ended by Ctrl-C")),
+            _ = terminated.recv() => Err(io::Error::other("ended by SIGTERM")),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(20));
+    unmount(dir.path(), args.servers);
+    if args.keep || !matches!(told, Ok(true)) {
+        println!("logs are kept in {}", dir.keep().display());
+    }
+    told
+}
+
+/// Small file systems must go before the directory can.
+fn unmount(dir: &Path, servers: u64) {
+    for number in 1..=servers {
+        // Where nothing was mounted there is nothing to do.
+        let _none = rustix::mount::unmount(dir.join(format!("s{number}")), UnmountFlags::DETACH);
+    }
+}
+
+/// The program under test: as given, or beside this one.
+fn program(args: &Args) -> io::Result<PathBuf> {
+    let beside = || Ok::<_, io::Error>(std::env::current_exe()?.with_file_name("tenure"));
+    let program = args.program.clone().map_or_else(beside, Ok)?;
+    program.canonicalize().map_err(|error| {
+        io::Error::new(error.kind(), format!("{}: {error}; build it, or name it with --program", program.display()))
+    })
+}
+
+async fn tell(args: &Args, program: &Path, dir: &Path, permitted: Permitted) -> io::Result<bool> {
+    let Args { seed, rate, .. } = *args;
+    let (servers, workers, feeds) = (args.servers as usize, args.workers as usize, args.feeds as usize);
+    let size = Size { servers, workers, feeds, rate, seed };
+    let pace = Pace {
+        lasts: Duration::from_secs_f64(args.minutes * 60.0),
+        fault_every: Duration::from_secs_f64(args.fault_every),
+        wish_every: Duration::from_secs_f64(args.wish_every),
+    };
+    let report = run::run(program, dir, size, &pace, permitted, args.quiet).await?;
+    let text = report.text();
+    println!("\n{text}");
+    std::fs::create_dir_all(&args.out)?;
+    let file = args.out.join(format!("seed-{seed}.md"));
+    std::fs::write(&file, text)?;
+    println!("written to {}", file.display());
+    Ok(report.is_well())
+}

@@ -1,0 +1,213 @@
+//! What a run has shown, as tables that people read.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tenure::demo::{balance::Balance, feeds::Figures};
+use tenure_sim::invariant;
+
+use crate::{
+    bed::{Bed, Size},
+    fault::Kind,
+    figures,
+    judge::Judgement,
+    record::{lock, seconds},
+    storm,
+    wishes::Asked,
+};
+
+/// One line more.
+macro_rules! line {
+    ($out:expr, $($said:tt)*) => {{
+        $out.push_str(&format!($($said)*));
+        $out.push('\n');
+    }};
+}
+
+/// Everything that is told.
+pub(crate) struct Report {
+    pub(crate) size: Size,
+    pub(crate) lasted: Duration,
+    pub(crate) missing: Vec<String>,
+    pub(crate) done: Vec<storm::Done>,
+    pub(crate) asked: Asked,
+    pub(crate) failovers: BTreeMap<Kind, Vec<Duration>>,
+    pub(crate) gaps: Vec<tenure::demo::feeds::Gap>,
+    pub(crate) settled: Option<Duration>,
+    pub(crate) resumable: Balance,
+    pub(crate) unrepeatable: Balance,
+    pub(crate) rejected: i64,
+    pub(crate) judgement: Judgement,
+    /// What only the end shows, and what processes did unasked.
+    pub(crate) accusations: Vec<String>,
+    pub(crate) doubtful: usize,
+    pub(crate) blind: u64,
+    pub(crate) stalls: Vec<Duration>,
+    pub(crate) rejoins: Vec<Duration>,
+    pub(crate) excused_ends: usize,
+    pub(crate) errors: BTreeMap<String, usize>,
+    pub(crate) peaks: BTreeMap<String, u64>,
+    pub(crate) packets: Option<(u64, u64)>,
+}
+
+impl Report {
+    /// True if nothing happened that must not.
+    pub(crate) fn is_well(&self) -> bool {
+        self.judgement.violations.is_empty() && self.accusations.is_empty()
+    }
+
+    /// The whole of it.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        let Size { servers, workers, feeds, rate, seed } = &self.size;
+        line!(out, "# Chaos, seed {seed}\n");
+        line!(
+            out,
+            "{}\n",
+            if self.is_well() { "Well: nothing happened that must not." } else { "VIOLATIONS: see below." }
+        );
+        line!(
+            out,
+            "{servers} servers and {workers} workers as real processes, {feeds} flows of {rate} records per second into PostgreSQL, {} of faults, embedded engine.\n",
+            seconds(self.lasted)
+        );
+        for missing in &self.missing {
+            line!(out, "- Not permitted here: {missing}");
+        }
+        self.violations(&mut out);
+        self.records(&mut out);
+        self.faults(&mut out);
+        self.times(&mut out);
+        self.history(&mut out);
+        self.machines(&mut out);
+        out
+    }
+
+    fn violations(&self, out: &mut String) {
+        if self.is_well() {
+            return;
+        }
+        line!(out, "## Violations\n");
+        for accusation in &self.accusations {
+            line!(out, "- {accusation}");
+        }
+        for (at, violation, story) in &self.judgement.violations {
+            line!(out, "\n### {at} {violation}\n\n```text\n{}\n```", story.join("\n"));
+        }
+        if self.judgement.untold > 0 {
+            line!(out, "\nand {} more", self.judgement.untold);
+        }
+        line!(out, "");
+    }
+
+    fn records(&self, out: &mut String) {
+        line!(
+            out,
+            "## Records\n\n| feeds | sent | stored | lost | duplicated | never sent |\n|---|---:|---:|---:|---:|---:|"
+        );
+        for (name, balance) in
+            [("with a position", self.resumable), ("without (measured, not promised)", self.unrepeatable)]
+        {
+            let Balance { sent, stored, lost, duplicated, strange } = balance;
+            line!(out, "| {name} | {sent} | {stored} | {lost} | {duplicated} | {strange} |");
+        }
+        line!(out, "\nKept aside as bad: {}.\n", self.rejected);
+    }
+
+    fn faults(&self, out: &mut String) {
+        let counts = storm::counted(&self.done);
+        line!(out, "## Faults: {} injected\n\n| kind | count |\n|---|---:|", self.done.len());
+        for (kind, _) in Kind::ALL {
+            line!(out, "| {kind} | {} |", counts.get(&kind).copied().unwrap_or(0));
+        }
+        line!(out, "\n| wish, at a random machine | asked | answered with success |\n|---|---:|---:|");
+        for (wish, (asked, done)) in &self.asked {
+            line!(out, "| {wish} | {asked} | {done} |");
+        }
+        line!(out, "");
+    }
+
+    fn times(&self, out: &mut String) {
+        line!(out, "## Times\n\nFrom a fault to the first record stored by the next holder, in ms:\n");
+        line!(out, "| fault | flows | p50 | p99 | longest |\n|---|---:|---:|---:|---:|");
+        for (kind, lengths) in &self.failovers {
+            line!(out, "| {kind} | {} |", figures::told(lengths));
+        }
+        let all: Vec<Duration> = self.failovers.values().flatten().copied().collect();
+        line!(out, "| all | {} |", figures::told(&all));
+        line!(out, "\nTimes without a reader, as the feeds saw them (stops that people asked for included):\n");
+        line!(out, "| up to ms | gaps |\n|---|---:|");
+        for (step, count) in figures::histogram(&self.gaps) {
+            line!(out, "| {} | {count} |", step.map_or("more".to_owned(), |step| step.to_string()));
+        }
+        let settled = self.settled.map_or("not".to_owned(), |span| format!("after {}", seconds(span)));
+        line!(out, "\nAfter the last fault every flow ran again {settled}.");
+        let Figures { count, p50, p99, longest } = Figures::of(self.rejoins.clone());
+        line!(
+            out,
+            "{count} restarted processes served again: p50 {}, p99 {}, longest {}.\n",
+            seconds(p50),
+            seconds(p99),
+            seconds(longest)
+        );
+    }
+
+    fn history(&self, out: &mut String) {
+        let total: usize = self.judgement.events.values().sum();
+        line!(out, "## History: {total} events, judged by {} invariants\n", invariant::all().len());
+        line!(out, "| event | count |\n|---|---:|");
+        for (word, count) in &self.judgement.events {
+            line!(out, "| {word} | {count} |");
+        }
+        line!(
+            out,
+            "\nReaders of which nobody can say whose they were: {}. Times that the observer lost sight of the store: {}. Times that this machine itself stood still: {}.\n",
+            self.doubtful,
+            self.blind,
+            figures_of_stalls(&self.stalls)
+        );
+    }
+
+    fn machines(&self, out: &mut String) {
+        line!(out, "## Machines\n\n| machine | most memory, MiB |\n|---|---:|");
+        for (machine, peak) in &self.peaks {
+            line!(out, "| {machine} | {} |", peak / 1024 / 1024);
+        }
+        if let Some((passed, lost)) = self.packets {
+            line!(out, "\nPackets delivered: {passed}; lost on purpose: {lost}.");
+        }
+        line!(out, "Processes that ended by themselves with a reason: {}.", self.excused_ends);
+        let lines: usize = self.errors.values().sum();
+        line!(out, "\nERROR lines in the nodes' logs: {lines}");
+        for (line, count) in &self.errors {
+            line!(out, "- {count} x {line}");
+        }
+    }
+}
+
+fn figures_of_stalls(stalls: &[Duration]) -> String {
+    match stalls.iter().max() {
+        Some(longest) => format!("{} (longest {} ms)", stalls.len(), longest.as_millis()),
+        None => "0".to_owned(),
+    }
+}
+
+/// The ERROR lines of all logs, without their times and numbers, and how often each came.
+pub(crate) fn errors(bed: &Bed) -> BTreeMap<String, usize> {
+    let mut errors = BTreeMap::new();
+    for machine in &bed.machines {
+        let text =
+            std::fs::read(machine.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        for line in text.lines() {
+            if let Some((_, said)) = line.split_once(" ERROR ") {
+                let shape: String = said.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(160).collect();
+                *errors.entry(shape).or_default() += 1;
+            }
+        }
+    }
+    errors
+}
+
+/// What processes did unasked.
+pub(crate) fn surprises(bed: &Bed) -> Vec<String> {
+    lock(&bed.surprises).iter().map(|line| format!("processes_end_for_a_reason: {line}")).collect()
+}

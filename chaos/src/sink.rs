@@ -1,0 +1,180 @@
+//! The database that the flows fill, with an account of its own: every change of a fence row, in the
+//! transaction that made it, and which rows came with it.
+
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use futures_util::TryStreamExt;
+use tenure::demo::{balance::Count, documents::TABLE};
+use tenure_core::{
+    id::FlowId,
+    token::{Holder, Token},
+};
+use tenure_sim::{history::Event, time::Time};
+use tenure_testbed::server::Postgres;
+use tokio_postgres::{Client, NoTls};
+
+use crate::record::Record;
+
+/// The user's table remembers in which order and by which transaction each row came. Tenure does not
+/// know of these columns.
+const OWN_TABLE: &str = "CREATE TABLE trades (feed text, seq bigint, at bigint, price numeric,
+    came bigserial, by xid8 NOT NULL DEFAULT pg_current_xact_id())";
+
+/// A row per change of a fence, in the transaction that made it: what is rolled back was not. For one
+/// flow the order of `id` is the order of the commits, because the row stays locked until the commit.
+const AUDIT: &str = "
+CREATE TABLE chaos_audit (id bigserial PRIMARY KEY, by xid8 NOT NULL, raised boolean NOT NULL,
+    flow text NOT NULL, lineage bigint NOT NULL, epoch bigint NOT NULL, attempt bigint NOT NULL,
+    holder text NOT NULL, seq bigint NOT NULL, position text);
+CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO chaos_audit (by, raised, flow, lineage, epoch, attempt, holder, seq, position)
+    VALUES (pg_current_xact_id(), TG_OP = 'INSERT' OR NEW.seq = OLD.seq,
+        NEW.flow, NEW.lineage, NEW.epoch, NEW.attempt, NEW.holder, NEW.seq, NEW.position);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_audit AFTER INSERT OR UPDATE ON tenure_flow_fence
+    FOR EACH ROW EXECUTE FUNCTION chaos_audit();";
+
+/// What happened, with the moment of the commit. The moment is the server's, of the same wall clock.
+const HISTORY: &str = "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xid(by))) * 1000000)::bigint,
+    by::text, raised, flow, lineage, epoch, attempt, holder, seq, position FROM chaos_audit ORDER BY id";
+
+/// See the module's head. Clones share the server.
+#[derive(Clone)]
+pub(crate) struct Sink {
+    postgres: Arc<Postgres>,
+    url: String,
+}
+
+/// What a position was durable from.
+pub(crate) type Durable = BTreeMap<String, BTreeMap<u64, (Time, Token, u64)>>;
+
+/// One change of a fence row.
+pub(crate) struct Change {
+    pub(crate) at: Time,
+    pub(crate) event: Event,
+    /// The position that the row has since.
+    pub(crate) position: Option<u64>,
+}
+
+impl Sink {
+    /// A server of our own; it listens at that address, too.
+    pub(crate) fn start(at: Option<Ipv4Addr>) -> Sink {
+        let postgres = match at {
+            Some(address) => Postgres::start_at(address.into()),
+            None => Postgres::start(),
+        };
+        let url = postgres.database();
+        postgres.sql(&url, "ALTER SYSTEM SET track_commit_timestamp = on");
+        postgres.restart();
+        postgres.sql(&url, OWN_TABLE);
+        Sink { postgres: Arc::new(postgres), url }
+    }
+
+    /// What the nodes connect to.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Begins the account; Tenure's tables must be there. What was before is not in it.
+    pub(crate) fn audit(&self) {
+        self.postgres.sql(&self.url, AUDIT);
+    }
+
+    /// True once Tenure has made its tables.
+    pub(crate) fn has_fences(&self) -> bool {
+        self.postgres.sql(&self.url, "SELECT to_regclass('tenure_flow_fence') IS NOT NULL") == "t"
+    }
+
+    /// Kills every process of the server and starts it again.
+    pub(crate) async fn crash(&self) -> io::Result<()> {
+        let postgres = Arc::clone(&self.postgres);
+        let crashed = move || {
+            postgres.kill9();
+            postgres.start_again();
+        };
+        tokio::task::spawn_blocking(crashed).await.map_err(io::Error::other)
+    }
+
+    /// Locks the user's table against writers for so long.
+    pub(crate) async fn lock_table(&self, span: Duration) -> Result<(), tokio_postgres::Error> {
+        self.hold("LOCK TABLE trades IN SHARE MODE", span).await
+    }
+
+    /// Locks some flow's fence row for so long.
+    pub(crate) async fn lock_fence(&self, flow: &str, span: Duration) -> Result<(), tokio_postgres::Error> {
+        self.hold(&format!("SELECT 1 FROM tenure_flow_fence WHERE flow = '{flow}' FOR UPDATE"), span).await
+    }
+
+    async fn hold(&self, lock: &str, span: Duration) -> Result<(), tokio_postgres::Error> {
+        let client = self.client().await?;
+        client.batch_execute(&format!("BEGIN; SET LOCAL lock_timeout = '3s'; {lock}")).await?;
+        tokio::time::sleep(span).await;
+        client.batch_execute("ROLLBACK").await
+    }
+
+    async fn client(&self) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
+        // It ends with the client.
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Counts what is stored of those feeds against what was produced of them.
+    pub(crate) async fn count(&self, produced: &BTreeMap<String, u64>) -> Result<Count, tokio_postgres::Error> {
+        let mut count = Count::of(produced);
+        let client = self.client().await?;
+        let rows = client.query_raw::<_, i64, _>(&format!("SELECT feed, seq FROM {TABLE}"), []).await?;
+        let mut rows = std::pin::pin!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let feed: &str = row.get(0);
+            if produced.contains_key(feed) {
+                count.row(feed, row.get(1));
+            }
+        }
+        Ok(count)
+    }
+
+    /// How many rows were kept aside instead of stored.
+    pub(crate) async fn rejected(&self) -> Result<i64, tokio_postgres::Error> {
+        let client = self.client().await?;
+        Ok(client.query_one("SELECT count(*) FROM tenure_rejected", &[]).await?.get(0))
+    }
+
+    /// Every change of a fence, with the records that came in the same transaction.
+    pub(crate) async fn history(&self, record: &Record) -> Result<Vec<Change>, tokio_postgres::Error> {
+        let client = self.client().await?;
+        let mut rows_of = rows(&client).await?;
+        let changes = client.query_raw::<_, i64, _>(HISTORY, []).await?;
+        let mut changes = std::pin::pin!(changes);
+        let mut history = Vec::new();
+        while let Some(row) = changes.try_next().await? {
+            let number = |column: usize| row.get::<_, i64>(column) as u64;
+            let Ok(flow) = FlowId::new(row.get(3)) else { continue };
+            let token = Token { lineage: number(4), epoch: number(5), attempt: number(6) as u32 };
+            let holder = Holder(u128::from_str_radix(row.get(7), 16).unwrap_or(0));
+            let (sink, seq) = (0, number(8));
+            let event = if row.get(2) {
+                Event::Claimed { sink, flow, token, holder, seq }
+            } else {
+                let records = rows_of.remove(&(row.get::<_, String>(1), flow.to_string())).unwrap_or_default();
+                Event::Committed { sink, flow, token, holder, seq, records }
+            };
+            let position = row.get::<_, Option<String>>(9).and_then(|position| position.parse().ok());
+            history.push(Change { at: record.at_wall(number(0)), event, position });
+        }
+        Ok(history)
+    }
+}
+
+/// The records of each transaction and feed, in the order in which they came.
+async fn rows(client: &Client) -> Result<BTreeMap<(String, String), Vec<u64>>, tokio_postgres::Error> {
+    let sql = "SELECT by::text, feed, seq FROM trades ORDER BY came";
+    let rows = client.query_raw::<_, i64, _>(sql, []).await?;
+    let mut rows = std::pin::pin!(rows);
+    let mut of: BTreeMap<(String, String), Vec<u64>> = BTreeMap::new();
+    while let Some(row) = rows.try_next().await? {
+        of.entry((row.get(0), row.get(1))).or_default().push(row.get::<_, i64>(2) as u64);
+    }
+    Ok(of)
+}

@@ -1,0 +1,317 @@
+//! The chaos: faults at the rate and of the kinds that the seed draws, several at a time, each of
+//! them mended when its time is over or the storm is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tenure::demo::feeds::Manner;
+use tenure_core::moment::Dice;
+use tenure_sim::time::Time;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    bed::Bed,
+    exchange::{FEEDS, Place, Rule, SINK, Weather},
+    fault::{Kind, Part},
+    machine::Machine,
+    record::{lock, seconds},
+};
+
+/// A failed sync must end its process within this.
+const FATAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// A fault that was done.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) at: Time,
+    pub(crate) kind: Kind,
+    /// The machine; none if it was about no machine, or about all.
+    pub(crate) machine: Option<String>,
+}
+
+/// See the module's head.
+pub(crate) struct Storm {
+    bed: Arc<Bed>,
+    busy: Mutex<BTreeSet<(Option<usize>, Part)>>,
+    done: Mutex<Vec<Done>>,
+    over: watch::Receiver<bool>,
+}
+
+impl Storm {
+    /// Blows until `over` says so; returns when everything is mended. Gives what was done.
+    pub(crate) async fn blow(bed: Arc<Bed>, every: Duration, mut dice: Dice, over: watch::Receiver<bool>) -> Vec<Done> {
+        let storm = Arc::new(Storm { bed, busy: Mutex::default(), done: Mutex::default(), over });
+        let mut faults = JoinSet::new();
+        while !*storm.over.borrow() {
+            storm.pause(every / 2 + dice.jitter(every)).await;
+            if *storm.over.borrow() {
+                break;
+            }
+            if let Some((kind, machine, span)) = storm.draw(&mut dice) {
+                let own = dice.roll();
+                let (storm, dice) = (Arc::clone(&storm), Dice::from_seed(own));
+                faults.spawn(async move { storm.strike(kind, machine, span, dice).await });
+            }
+        }
+        while faults.join_next().await.is_some() {}
+        lock(&storm.done).clone()
+    }
+
+    /// Waits, but not beyond the end of the storm.
+    async fn pause(&self, span: Duration) {
+        let mut over = self.over.clone();
+        tokio::select! {
+            () = tokio::time::sleep(span) => (),
+            // The sender lives until the storm has ended.
+            _ = over.wait_for(|over| *over) => (),
+        }
+    }
+
+    /// The next fault, if what it is about is free.
+    fn draw(&self, dice: &mut Dice) -> Option<(Kind, Option<usize>, Duration)> {
+        let kind = Kind::draw(dice, &self.bed.permitted);
+        let machines = &self.bed.machines;
+        let candidates: Vec<usize> =
+            (0..machines.len()).filter(|number| machines[*number].server || !kind.wants_server()).collect();
+        let number = candidates[dice.below(candidates.len() as u64) as usize];
+        let (quorum_may_go, span) = (dice.below(100) < 15, kind.span(dice));
+        let part = kind.part();
+        let machine = match part {
+            Part::Process | Part::Ways | Part::Disk | Part::Clock => Some(number),
+            Part::Sink | Part::Feeds | Part::All => None,
+        };
+        let mut busy = lock(&self.busy);
+        if busy.contains(&(None, Part::All)) || busy.contains(&(machine, part)) {
+            return None;
+        }
+        // Losing the quorum is a fault of its own kind; it must not be the usual state.
+        let weakened: BTreeSet<usize> =
+            busy.iter().filter_map(|(number, _)| *number).filter(|n| machines[*n].server).collect();
+        let weakens = machine.is_some_and(|number| machines[number].server) && kind.weakens();
+        let most = if quorum_may_go { 2 } else { 1 };
+        if weakens && !weakened.contains(&number) && weakened.len() >= most {
+            return None;
+        }
+        busy.insert((machine, part));
+        Some((kind, machine, span))
+    }
+
+    async fn strike(&self, kind: Kind, machine: Option<usize>, span: Duration, mut dice: Dice) {
+        let record = &self.bed.record;
+        let whom = machine.map(|number| self.bed.machines[number].name.clone());
+        record.note(format!("fault: {kind} {} {}", whom.as_deref().unwrap_or(""), seconds(span)));
+        lock(&self.done).push(Done { at: record.now(), kind, machine: whom.clone() });
+        let done = match machine {
+            Some(number) => self.at_machine(kind, Arc::clone(&self.bed.machines[number]), span, &mut dice).await,
+            None => self.elsewhere(kind, span, &mut dice).await,
+        };
+        if let Err(error) = done {
+            record.note(format!("{kind} {}: {error}", whom.unwrap_or_default()));
+        }
+        lock(&self.busy).remove(&(machine, kind.part()));
+    }
+
+    async fn at_machine(&self, kind: Kind, machine: Arc<Machine>, span: Duration, dice: &mut Dice) -> io::Result<()> {
+        let record = &self.bed.record;
+        match kind {
+            Kind::Kill => {
+                machine.kill(Instant::now() + span, record)?;
+                self.back(&machine).await;
+            }
+            Kind::BootTime => {
+                machine.boot_ahead(dice.below(1_000_000) as i64);
+                machine.kill(Instant::now() + span, record)?;
+                self.back(&machine).await;
+            }
+            Kind::Terminate => {
+                let now = Instant::now();
+                machine.ask_to_end(now + span, now + Duration::from_secs(60))?;
+                self.pause(Duration::from_secs(30)).await;
+                self.back(&machine).await;
+            }
+            Kind::Freeze => {
+                machine.freeze(true, record)?;
+                self.pause(span).await;
+                machine.freeze(false, record)?;
+            }
+            Kind::CutFromServers
+            | Kind::HalfCut
+            | Kind::CutFromSink
+            | Kind::CutFromFeeds
+            | Kind::Alone
+            | Kind::BadWay => {
+                self.spoil_ways(kind, &machine, span, dice).await;
+            }
+            Kind::DiskFull => {
+                machine.excuse(Instant::now() + span + Duration::from_secs(20), "its disk is full");
+                machine.fill_disk()?;
+                self.pause(span).await;
+                machine.free_disk()?;
+                machine.excuse(Instant::now() + Duration::from_secs(20), "its disk was full");
+            }
+            Kind::SlowSync => {
+                machine.switches.slow_syncs(200 + dice.below(3_000) as i64)?;
+                self.pause(span).await;
+                machine.switches.slow_syncs(0)?;
+            }
+            Kind::FailedSync => self.fail_a_sync(&machine, span).await?,
+            Kind::WallClock => {
+                machine.switches.wall_clock(dice.below(8_000_000) as i64 - 4_000_000)?;
+                self.pause(span).await;
+                machine.switches.wall_clock(0)?;
+            }
+            Kind::PowerLoss
+            | Kind::SlowSink
+            | Kind::SinkCrash
+            | Kind::TableLocked
+            | Kind::FenceLocked
+            | Kind::Flood
+            | Kind::HangUp
+            | Kind::HangUpAll => (),
+        }
+        Ok(())
+    }
+
+    /// A process whose sync failed does not know what is on its disk: it must end.
+    async fn fail_a_sync(&self, machine: &Machine, span: Duration) -> io::Result<()> {
+        let before = machine.pid();
+        machine.excuse(Instant::now() + span + FATAL_WITHIN * 3, "a sync of it failed");
+        machine.switches.fail_one_sync()?;
+        self.pause(span).await;
+        if !machine.switches.has_failed()? {
+            // It had nothing to sync.
+            return machine.switches.fail_no_sync();
+        }
+        let deadline = Instant::now() + FATAL_WITHIN;
+        while before.is_some() && machine.pid() == before && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // A frozen one cannot end.
+        if before.is_some() && machine.pid() == before && machine.is_awake() {
+            lock(&self.bed.surprises).push(format!("{} goes on after a failed sync", machine.name));
+        }
+        Ok(())
+    }
+
+    /// Waits until it serves again, so that not every life of it is cut short.
+    async fn back(&self, machine: &Machine) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < deadline && !*self.over.borrow() {
+            if machine.is_awake() && machine.coming().is_none() {
+                return;
+            }
+            self.pause(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn spoil_ways(&self, kind: Kind, machine: &Machine, span: Duration, dice: &mut Dice) {
+        let Some(exchange) = &self.bed.exchange else { return };
+        let me = vec![machine.place];
+        let others = |servers_only: bool| -> Vec<Place> {
+            let others = self.bed.machines.iter().filter(|other| other.place != machine.place);
+            others.filter(|other| other.server || !servers_only).map(|other| other.place).collect()
+        };
+        let mut all = others(false);
+        all.extend([SINK, FEEDS]);
+        let bad = Weather {
+            lost: dice.below(150),
+            delay: Duration::from_millis(dice.below(250)),
+            jitter: Duration::from_millis(1 + dice.below(100)),
+            doubled: dice.below(100),
+        };
+        let (there, weather) = match kind {
+            Kind::CutFromServers | Kind::HalfCut => (others(true), Weather::CUT),
+            Kind::CutFromSink => (vec![SINK], Weather::CUT),
+            Kind::CutFromFeeds => (vec![FEEDS], Weather::CUT),
+            Kind::Alone => (all, Weather::CUT),
+            _ => (all, bad),
+        };
+        let direction = if kind == Kind::HalfCut { dice.below(2) } else { 2 };
+        let feeds = there.contains(&FEEDS);
+        let mut rules = Vec::new();
+        if direction != 1 {
+            rules.push(exchange.spoil(Rule { from: me.clone(), to: there.clone(), weather }));
+        }
+        if direction != 0 {
+            rules.push(exchange.spoil(Rule { from: there, to: me, weather }));
+        }
+        let trouble = feeds.then(|| self.trouble(machine.place));
+        self.pause(span).await;
+        rules.into_iter().for_each(|rule| exchange.mend(rule));
+        if let Some(trouble) = trouble {
+            lock(&self.bed.feed_trouble)[trouble].2 = Some(self.bed.record.now());
+        }
+    }
+
+    /// From now on the feed server may see late what that machine does.
+    fn trouble(&self, place: Place) -> usize {
+        let mut troubles = lock(&self.bed.feed_trouble);
+        troubles.push((place, self.bed.record.now(), None));
+        troubles.len() - 1
+    }
+
+    async fn elsewhere(&self, kind: Kind, span: Duration, dice: &mut Dice) -> io::Result<()> {
+        let bed = &self.bed;
+        let feed = dice.below(bed.size.feeds as u64) as usize;
+        let refused = |error: tokio_postgres::Error| io::Error::other(error.to_string());
+        match kind {
+            Kind::PowerLoss => {
+                for machine in &bed.machines {
+                    let longer = dice.jitter(Duration::from_secs(2));
+                    machine.kill(Instant::now() + span.min(Duration::from_secs(3)) + longer, &bed.record)?;
+                }
+                for machine in &bed.machines {
+                    self.back(machine).await;
+                }
+            }
+            Kind::SlowSink => {
+                let Some(exchange) = &bed.exchange else { return Ok(()) };
+                let places: Vec<Place> = bed.machines.iter().map(|machine| machine.place).collect();
+                let delay = Duration::from_millis(20 + dice.below(300));
+                let weather = Weather { delay, lost: dice.below(30), ..Weather::default() };
+                let to = exchange.spoil(Rule { from: places.clone(), to: vec![SINK], weather });
+                let from = exchange.spoil(Rule { from: vec![SINK], to: places, weather });
+                self.pause(span).await;
+                [to, from].into_iter().for_each(|rule| exchange.mend(rule));
+            }
+            Kind::SinkCrash => bed.sink.crash().await?,
+            Kind::TableLocked => bed.sink.lock_table(span).await.map_err(refused)?,
+            Kind::FenceLocked => bed.sink.lock_fence(bed.feeds.name(feed), span).await.map_err(refused)?,
+            Kind::Flood => {
+                bed.feeds.misbehave(feed, Manner::Flood);
+                self.pause(span).await;
+                bed.feeds.misbehave(feed, Manner::Proper);
+            }
+            Kind::HangUp => bed.feeds.misbehave(feed, Manner::Proper),
+            Kind::HangUpAll => bed.feeds.hang_up_all(),
+            Kind::Kill
+            | Kind::Freeze
+            | Kind::Terminate
+            | Kind::BootTime
+            | Kind::CutFromServers
+            | Kind::HalfCut
+            | Kind::CutFromSink
+            | Kind::CutFromFeeds
+            | Kind::Alone
+            | Kind::BadWay
+            | Kind::DiskFull
+            | Kind::SlowSync
+            | Kind::FailedSync
+            | Kind::WallClock => (),
+        }
+        Ok(())
+    }
+}
+
+/// How many there were of each kind.
+pub(crate) fn counted(done: &[Done]) -> BTreeMap<Kind, usize> {
+    let mut counts = BTreeMap::new();
+    for one in done {
+        *counts.entry(one.kind).or_default() += 1;
+    }
+    counts
+}
