@@ -28,6 +28,7 @@ use crate::{
     exchange::{self, Exchange, FEEDS, FIRST_MACHINE, OBSERVER, Place, SINK},
     kernel,
     machine::{Blueprint, Errands, Machine, Seen, join_network},
+    readers::Trouble,
     record::{Record, lock, seconds},
     sink::Sink,
     switches::{self, Switches},
@@ -100,6 +101,10 @@ fn own_place(wanted: bool) -> io::Result<()> {
         return Err(io::Error::other("not wanted"));
     }
     fs::metadata("/dev/net/tun")?;
+    std::process::Command::new("ip")
+        .arg("-V")
+        .output()
+        .map_err(|error| io::Error::new(error.kind(), format!("ip: {error}")))?;
     kernel::own_network()
 }
 
@@ -131,7 +136,7 @@ pub(crate) struct Bed {
     pub(crate) sink: Sink,
     pub(crate) watcher: Watcher,
     /// Machines whose way to the feeds was bad, and when: what the feed server saw of them came late.
-    pub(crate) feed_trouble: Mutex<Vec<(Place, Time, Option<Time>)>>,
+    pub(crate) feed_trouble: Mutex<Vec<Trouble>>,
     /// How long each restarted process took to serve.
     pub(crate) rejoins: Arc<Mutex<Vec<Duration>>>,
     pub(crate) surprises: Mutex<Vec<String>>,

@@ -167,3 +167,89 @@ fn word(event: &Event) -> &'static str {
         | Event::Rewound { .. } => "other",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tenure_core::{
+        id::{NodeName, SessionId},
+        token::Token,
+    };
+
+    use super::*;
+
+    fn flow() -> FlowId {
+        FlowId::new("f001").unwrap()
+    }
+
+    fn committed(epoch: u64, holder: u128, seq: u64, records: &[u64]) -> Event {
+        let (token, holder, records) = (Token::first(1, epoch), Holder(holder), records.to_vec());
+        Event::Committed { sink: 0, flow: flow(), token, holder, seq, records }
+    }
+
+    fn claimed(epoch: u64, holder: u128, seq: u64) -> Event {
+        Event::Claimed { sink: 0, flow: flow(), token: Token::first(1, epoch), holder: Holder(holder), seq }
+    }
+
+    fn judged(events: Vec<Event>) -> Vec<&'static str> {
+        let lines = (1..).map(|ms| Time(ms * 1000)).zip(events).collect();
+        judge(&merge(vec![lines])).violations.iter().map(|(_, violation, _)| violation.rule).collect()
+    }
+
+    #[test]
+    fn a_take_over_as_it_should_be_is_accused_of_nothing() {
+        let events = vec![claimed(1, 7, 0), committed(1, 7, 1, &[1, 2]), claimed(2, 8, 1), committed(2, 8, 2, &[3])];
+        assert_eq!(judged(events), [""; 0]);
+    }
+
+    #[test]
+    fn a_stale_writer_a_second_row_and_a_forgotten_batch_are_noticed() {
+        assert_eq!(judged(vec![claimed(2, 8, 0), committed(1, 7, 1, &[1])]), ["fence_grows"]);
+        assert_eq!(judged(vec![committed(1, 7, 1, &[1, 2]), committed(1, 7, 2, &[2, 3])]), ["history_is_linear"]);
+        assert_eq!(judged(vec![committed(1, 7, 1, &[1]), claimed(2, 8, 0)]), ["checkpoint_grows"]);
+    }
+
+    #[test]
+    fn a_violation_tells_what_led_to_it_and_nothing_of_other_flows() {
+        let other = Event::Asked { flow: FlowId::new("f002").unwrap(), what: "move".to_owned() };
+        let lines = vec![
+            (Time(1), Event::Note("fault: SIGSTOP w1".to_owned())),
+            (Time(2), claimed(2, 8, 0)),
+            (Time(3), other),
+            (Time(4), committed(1, 7, 1, &[1])),
+        ];
+        let judgement = judge(&merge(vec![lines]));
+        let (_, _, story) = &judgement.violations[0];
+        assert_eq!(story.len(), 3, "{story:?}");
+        assert!(story[0].contains("SIGSTOP") && !story.iter().any(|line| line.contains("f002")), "{story:?}");
+    }
+
+    #[test]
+    fn what_two_sources_say_of_one_moment_is_judged_causes_first() {
+        let on = Event::ReadOn { reader: 1, pid: Pid(1), flow: flow(), alone: true };
+        let up = Event::Up { pid: Pid(1), node: NodeName::new("w1").unwrap(), holder: Holder(7) };
+        let merged = merge(vec![vec![(Time(5), on)], vec![(Time(5), claimed(1, 7, 0))], vec![(Time(1), up)]]);
+        assert!(judge(&merged).violations.is_empty());
+    }
+
+    #[test]
+    fn a_process_is_known_by_the_session_that_it_opens() {
+        let node = NodeName::new("w1").unwrap();
+        let up = |pid, ms| (Time(ms), Event::Up { pid: Pid(pid), node: node.clone(), holder: Holder(0) });
+        let opened = |holder, ms| {
+            let (session, holder) = (SessionId(ms), Holder(holder));
+            (Time(ms), Event::SessionOpened { node: node.clone(), session, holder, lease: ms })
+        };
+        // The first process opens two sessions; both are its own.
+        let mut lines =
+            vec![up(1, 10), opened(7, 11), opened(7, 12), (Time(20), Event::Down(Pid(1))), up(2, 30), opened(8, 31)];
+        name_holders(&mut lines);
+        let holders: Vec<Holder> = lines
+            .iter()
+            .filter_map(|(_, event)| match event {
+                Event::Up { holder, .. } => Some(*holder),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(holders, [Holder(7), Holder(8)]);
+    }
+}

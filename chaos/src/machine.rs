@@ -331,8 +331,12 @@ impl Lives {
         lives.iter().rev().find(there).map(|life| life.0)
     }
 
-    /// How long before that time its process was started.
-    pub(crate) fn age(&self, pid: Pid, time: Time) -> Option<std::time::Duration> {
-        self.0.values().flatten().find(|life| life.0 == pid).map(|life| time.since(life.1))
+    /// When the process before that one, on the same machine, was gone.
+    pub(crate) fn before(&self, pid: Pid) -> Option<Time> {
+        let of = |lives: &Vec<(Pid, Time, Option<Time>)>| {
+            let place = lives.iter().position(|life| life.0 == pid)?;
+            lives.get(place.checked_sub(1)?)?.2
+        };
+        self.0.values().find_map(of)
     }
 }

@@ -75,6 +75,9 @@ struct Args {
     /// Print the report only.
     #[arg(long)]
     quiet: bool,
+    /// Damage the sink by hand at the end, to show that the judge notices.
+    #[arg(long, hide = true)]
+    sabotage: bool,
     /// Keep the data and the logs also if all went well.
     #[arg(long)]
     keep: bool,
@@ -154,6 +157,7 @@ async fn tell(args: &Args, program: &Path, dir: &Path, permitted: Permitted) -> 
         lasts: Duration::from_secs_f64(args.minutes * 60.0),
         fault_every: Duration::from_secs_f64(args.fault_every),
         wish_every: Duration::from_secs_f64(args.wish_every),
+        sabotage: args.sabotage,
     };
     let report = run::run(program, dir, size, &pace, permitted, args.quiet).await?;
     let text = report.text();

@@ -1,10 +1,10 @@
 //! Who read which feed when, from the feed server's own record, in the simulator's words.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tenure::demo::feeds::Ledger;
 use tenure_core::id::FlowId;
-use tenure_sim::{history::Event, time::Time};
+use tenure_sim::{executor::Pid, history::Event, time::Time};
 
 use crate::{
     bed::{Bed, Class},
@@ -22,6 +22,9 @@ const ECHO: Duration = Duration::from_secs(90);
 /// A hello of a process that is gone may arrive so long after; then nobody can tell whose it is.
 const DOUBT: Duration = Duration::from_secs(30);
 
+/// A hello is tried for at most so long by whoever sends it.
+const HELLO: Duration = Duration::from_secs(10);
+
 /// What became of the visits.
 #[derive(Default, Debug)]
 pub(crate) struct Read {
@@ -32,8 +35,34 @@ pub(crate) struct Read {
     pub(crate) doubtful: usize,
 }
 
-/// The events of all visits. A visit that ended while its way was bad is taken to have ended when the
-/// way became bad: from then on no byte came through.
+/// A time in which a machine's way to the feeds was bad.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) place: Place,
+    pub(crate) from: Time,
+    pub(crate) until: Option<Time>,
+}
+
+impl Trouble {
+    /// True if it was bad, or had been shortly before, at some time between these two.
+    fn touches(&self, place: Place, from: Time, to: Time) -> bool {
+        self.place == place && self.from <= to && self.until.is_none_or(|until| from <= until)
+    }
+}
+
+/// When a reader let go, as far as the feed server's word counts. One that ended while its way was bad,
+/// or while what was sent then could still arrive, is taken to have ended when the way became bad:
+/// from then on not every byte came through.
+fn let_go(troubles: &[Trouble], place: Place, on: Time, off: Time) -> Time {
+    let explains = |trouble: &&Trouble| {
+        trouble.touches(place, on, off) && trouble.until.is_none_or(|until| off <= until.after(ECHO))
+    };
+    let earliest = troubles.iter().filter(explains).map(|trouble| trouble.from).min();
+    // After it came, in any case.
+    earliest.map_or(off, |from| from.clamp(on.after(Duration::from_micros(1)), off.max(on.after(TICK))))
+}
+
+/// The events of all visits.
 pub(crate) fn events(bed: &Bed, ledger: &Ledger, lives: &Lives, durable: &Durable) -> Read {
     let mut read = Read::default();
     let troubles = lock(&bed.feed_trouble).clone();
@@ -42,49 +71,87 @@ pub(crate) fn events(bed: &Bed, ledger: &Ledger, lives: &Lives, durable: &Durabl
     for (feed, name) in bed.flows() {
         let Ok(flow) = FlowId::new(name) else { continue };
         for visit in ledger.visits(feed) {
-            let place = match visit.peer.ip() {
-                std::net::IpAddr::V4(address) => address.octets()[3],
-                std::net::IpAddr::V6(_) => continue,
-            };
-            let (on, off) = (at(visit.from.0).after(TICK), visit.until.map(|until| at(until.0)));
-            let spoilt = |trouble: &&(Place, Time, Option<Time>)| {
-                trouble.0 == place
-                    && trouble.1 <= on.after(ECHO)
-                    && trouble.2.is_none_or(|until| on <= until.after(ECHO))
-            };
+            let IpAddr::V4(address) = visit.peer.ip() else { continue };
+            let place = address.octets()[3];
+            let on = at(visit.from.0).after(TICK);
             let pid = machines.get(&place).and_then(|machine| lives.at(machine, on));
-            let Some(pid) = pid else {
+            let Some(pid) = pid.filter(|pid| !is_doubtful(&troubles, place, lives.before(*pid), on)) else {
                 read.doubtful += 1;
                 continue;
             };
-            let young = lives.age(pid, on).is_some_and(|age| age < DOUBT);
-            if young && troubles.iter().any(|trouble| spoilt(&trouble)) {
-                read.doubtful += 1;
-                continue;
+            let class = bed.class(feed);
+            let reader = visit.connection;
+            read.events.push((on, Event::ReadOn { reader, pid, flow: flow.clone(), alone: class == Class::Strict }));
+            if class != Class::Unrepeatable && visit.after > 0 {
+                read.goes_on(&flow, pid, on, visit.after, durable);
             }
-            let alone = bed.class(feed) == Class::Strict;
-            read.events.push((on, Event::ReadOn { reader: visit.connection, pid, flow: flow.clone(), alone }));
-            if bed.class(feed) != Class::Unrepeatable && visit.after > 0 {
-                match durable.get(name).and_then(|of| of.get(&visit.after)).filter(|(since, ..)| *since <= on) {
-                    Some((_, token, seq)) => {
-                        let (token, seq) = (*token, *seq);
-                        read.events.push((on, Event::Settled { pid, sink: 0, flow: flow.clone(), token, seq }));
-                    }
-                    None => read
-                        .unfounded
-                        .push((on, format!("{name}: {pid} goes on from {}, which nobody stored", visit.after))),
-                }
-            }
-            let late = off.and_then(|off| {
-                let of = |trouble: &&(Place, Time, Option<Time>)| {
-                    trouble.0 == place && trouble.1 <= off && trouble.2.is_none_or(|until| off <= until.after(ECHO))
-                };
-                troubles.iter().filter(of).map(|trouble| trouble.1.max(on)).min()
-            });
-            if let Some(off) = late.or(off) {
-                read.events.push((off, Event::ReadOff { reader: visit.connection }));
+            if let Some(off) = visit.until {
+                read.events.push((let_go(&troubles, place, on, at(off.0)), Event::ReadOff { reader }));
             }
         }
     }
     read
+}
+
+/// A hello may be of the process before: sent on a bad way, and come late.
+fn is_doubtful(troubles: &[Trouble], place: Place, before: Option<Time>, on: Time) -> bool {
+    before.is_some_and(|gone| {
+        let sent = Time(gone.0.saturating_sub(HELLO.as_micros() as u64));
+        on.since(gone) < DOUBT && troubles.iter().any(|trouble| trouble.touches(place, sent, on))
+    })
+}
+
+impl Read {
+    /// Whoever asks to go on from a position has been told that all up to there is durable.
+    fn goes_on(&mut self, flow: &FlowId, pid: Pid, on: Time, after: u64, durable: &Durable) {
+        match durable.get(flow.as_str()).and_then(|of| of.get(&after)).filter(|(since, ..)| *since <= on) {
+            Some((_, token, seq)) => {
+                let (token, seq) = (*token, *seq);
+                self.events.push((on, Event::Settled { pid, sink: 0, flow: flow.clone(), token, seq }));
+            }
+            None => self.unfounded.push((on, format!("{flow}: {pid} goes on from {after}, which nobody stored"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble(from: u64, until: u64) -> Trouble {
+        Trouble { place: 11, from: Time(from * 1_000_000), until: Some(Time(until * 1_000_000)) }
+    }
+
+    fn ended(troubles: &[Trouble], on: u64, off: u64) -> f64 {
+        let_go(troubles, 11, Time(on * 1_000_000), Time(off * 1_000_000)).0 as f64 / 1e6
+    }
+
+    #[test]
+    fn a_reader_that_ends_on_a_good_way_ends_when_it_was_seen_to() {
+        assert_eq!(ended(&[], 10, 20), 20.0);
+        assert_eq!(ended(&[trouble(5, 9)], 10, 20), 20.0, "over before it came");
+        assert_eq!(ended(&[trouble(12, 13)], 10, 200), 200.0, "long before it ended");
+        assert_eq!(
+            let_go(&[Trouble { place: 12, ..trouble(12, 30) }], 11, Time(10), Time(20)),
+            Time(20),
+            "another's way"
+        );
+    }
+
+    #[test]
+    fn a_reader_that_ends_on_a_bad_way_ended_when_the_way_became_bad() {
+        assert_eq!(ended(&[trouble(15, 30)], 10, 20), 15.0);
+        assert_eq!(ended(&[trouble(15, 18)], 10, 20), 15.0, "its last word may have come late");
+        let early = ended(&[trouble(5, 12)], 10, 20);
+        assert!(early > 10.0 && early < 10.1, "but never before it came");
+    }
+
+    #[test]
+    fn a_hello_is_doubted_only_if_the_process_before_may_have_sent_it() {
+        let s = |seconds: u64| Time(seconds * 1_000_000);
+        assert!(is_doubtful(&[trouble(8, 12)], 11, Some(s(10)), s(11)));
+        assert!(!is_doubtful(&[trouble(8, 12)], 11, None, s(11)), "there was none");
+        assert!(!is_doubtful(&[trouble(1, 5)], 11, Some(s(10)), s(11)), "its way was good");
+        assert!(!is_doubtful(&[trouble(8, 12)], 11, Some(s(10)), s(60)), "it was gone long ago");
+    }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Pace {
     pub(crate) lasts: Duration,
     pub(crate) fault_every: Duration,
     pub(crate) wish_every: Duration,
+    /// Whether the sink is damaged by hand before it is judged.
+    pub(crate) sabotage: bool,
 }
 
 /// Runs it all.
@@ -78,6 +80,9 @@ pub(crate) async fn run(
     // People first hear the end of what they had asked for.
     let asked = people.await.map_err(io::Error::other)?;
     let settled = peace(&bed, &mut accusations).await;
+    if pace.sabotage {
+        bed.sink.damage().await.map_err(io::Error::other)?;
+    }
     let (resumable, unrepeatable) = balance(&bed, &mut accusations).await?;
     catch_up(&bed).await;
     let changes = bed.sink.history(&bed.record).await.map_err(io::Error::other)?;
@@ -181,7 +186,8 @@ async fn balance(bed: &Bed, accusations: &mut Vec<String>) -> io::Result<(Balanc
         if balance.is_even() {
             break balance;
         }
-        if began.elapsed() > SETTLE {
+        // What is there twice will not go away.
+        if balance.duplicated > 0 || balance.strange > 0 || began.elapsed() > SETTLE {
             let rule = "exactly_once";
             accusations.push(format!("{rule}: {} {balance:?}, the first missing: {missing:?}", sentence(rule)));
             break balance;

@@ -18,6 +18,7 @@ use crate::{
     exchange::{FEEDS, Place, Rule, SINK, Weather},
     fault::{Kind, Part},
     machine::Machine,
+    readers::Trouble,
     record::{lock, seconds},
 };
 
@@ -243,14 +244,14 @@ impl Storm {
         self.pause(span).await;
         rules.into_iter().for_each(|rule| exchange.mend(rule));
         if let Some(trouble) = trouble {
-            lock(&self.bed.feed_trouble)[trouble].2 = Some(self.bed.record.now());
+            lock(&self.bed.feed_trouble)[trouble].until = Some(self.bed.record.now());
         }
     }
 
     /// From now on the feed server may see late what that machine does.
     fn trouble(&self, place: Place) -> usize {
         let mut troubles = lock(&self.bed.feed_trouble);
-        troubles.push((place, self.bed.record.now(), None));
+        troubles.push(Trouble { place, from: self.bed.record.now(), until: None });
         troubles.len() - 1
     }
 

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask test | lint | ci | bench`. No dependencies, so that it is
+//! The project's chores: `cargo xtask test | lint | ci | bench | chaos`. No dependencies, so that it is
 //! built in a moment.
 
 mod bank;
@@ -21,6 +21,8 @@ The project's chores.
   cargo xtask bugs     puts each deliberate bug of the bank into a scratch copy and has the simulator
                        find it (hours; names choose some, `--check` only looks whether the patches apply)
   cargo xtask bench    the benchmarks: cold start of 10,000 flows
+  cargo xtask chaos    real processes under real faults: [--minutes N] [--seed S] [--engine E],
+                       and more (--help); with --debug first, on the debug build; docs/chaos.md
 
 Process tests run one after another, because each of them fills the machine. To run one of them:
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         "bugs" if rest.iter().any(|word| word == "--check") => bank::check(),
         "bugs" => bank::hunt(&rest),
         "bench" => bench(),
+        "chaos" => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())
@@ -98,6 +101,18 @@ fn ci() -> Result<(), Failed> {
     test()?;
     sim("0..500")?;
     run("demo", "cargo", &["run", "--release", "--locked", "--", "demo", "--seconds", "30"])
+}
+
+/// The program under test must be built, too: it is looked for beside the one that runs it.
+fn chaos(options: &[String]) -> Result<(), Failed> {
+    debian::ensure_packages()?;
+    steps::raise_open_files();
+    let debug = options.first().is_some_and(|first| first == "--debug");
+    let options = options.iter().skip(usize::from(debug)).map(String::as_str);
+    let profile = if debug { "dev" } else { "release" };
+    run("build", "cargo", &["build", "--profile", profile, "--locked", "-p", "tenure", "-p", "tenure-chaos"])?;
+    let line = ["run", "--quiet", "--profile", profile, "--locked", "-p", "tenure-chaos", "--"];
+    run("chaos", "cargo", &line.into_iter().chain(options).collect::<Vec<_>>())
 }
 
 fn bench() -> Result<(), Failed> {

@@ -1,0 +1,72 @@
+//! A short storm over a small cluster: nothing may happen that must not, and if it does, it is noticed.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{Mutex, PoisonError},
+};
+
+/// One storm at a time: each fills the machine.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// The program under test, built as this one was.
+fn build_tenure() -> PathBuf {
+    let chaos = Path::new(env!("CARGO_BIN_EXE_tenure-chaos"));
+    let dir = chaos.parent().expect("a directory");
+    let target = dir.parent().expect("the target directory");
+    let profile = if dir.ends_with("release") { "release" } else { "dev" };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--profile", profile, "-p", "tenure", "--bin", "tenure", "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    assert!(built.is_ok_and(|status| status.success()), "tenure is built");
+    dir.join("tenure")
+}
+
+/// What a run printed and wrote.
+fn storm(options: &[&str]) -> (Output, String) {
+    let program = build_tenure();
+    let out = tempfile::tempdir().expect("a directory for the report");
+    let ran = Command::new(env!("CARGO_BIN_EXE_tenure-chaos"))
+        .args(["--seed", "7", "--feeds", "30", "--workers", "2", "--quiet", "--program"])
+        .arg(program)
+        .arg("--out")
+        .arg(out.path())
+        .args(options)
+        .output()
+        .expect("it runs");
+    let report = std::fs::read_to_string(out.path().join("seed-7.md")).unwrap_or_default();
+    (ran, report)
+}
+
+/// The number in the last cell of the row that begins with that word.
+fn count(report: &str, word: &str) -> u64 {
+    let row = report.lines().find(|line| line.starts_with(&format!("| {word} |")));
+    row.and_then(|row| row.trim_end_matches('|').rsplit('|').next()?.trim().parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_short_storm_breaks_no_invariant_and_loses_nothing() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (ran, report) = storm(&["--minutes", "0.6", "--fault-every", "2"]);
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{said}");
+    for word in
+        ["batches committed", "fences raised", "assignments", "stops answered with 200", "sessions opened and ended"]
+    {
+        assert!(count(&report, word) > 0, "{word} were judged:\n{report}");
+    }
+    let faults =
+        report.lines().find_map(|line| line.strip_prefix("## Faults: ")?.split(' ').next()?.parse::<u64>().ok());
+    assert!(faults.is_some_and(|faults| faults >= 5), "{report}");
+}
+
+#[test]
+fn a_row_that_is_there_twice_and_a_fence_that_falls_are_noticed() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (ran, report) = storm(&["--minutes", "0.1", "--sabotage"]);
+    assert_eq!(ran.status.code(), Some(1), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(report.contains("exactly_once"), "{report}");
+    assert!(report.contains("fence_grows"), "{report}");
+}
