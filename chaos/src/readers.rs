@@ -149,9 +149,10 @@ mod tests {
     #[test]
     fn a_hello_is_doubted_only_if_the_process_before_may_have_sent_it() {
         let s = |seconds: u64| Time(seconds * 1_000_000);
-        assert!(is_doubtful(&[trouble(8, 12)], 11, Some(s(10)), s(11)));
-        assert!(!is_doubtful(&[trouble(8, 12)], 11, None, s(11)), "there was none");
-        assert!(!is_doubtful(&[trouble(1, 5)], 11, Some(s(10)), s(11)), "its way was good");
-        assert!(!is_doubtful(&[trouble(8, 12)], 11, Some(s(10)), s(60)), "it was gone long ago");
+        let bad = [trouble(98, 102)];
+        assert!(is_doubtful(&bad, 11, Some(s(100)), s(101)));
+        assert!(!is_doubtful(&bad, 11, None, s(101)), "there was none");
+        assert!(!is_doubtful(&[trouble(1, 50)], 11, Some(s(100)), s(101)), "its way was good");
+        assert!(!is_doubtful(&bad, 11, Some(s(100)), s(150)), "it was gone long ago");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tenure::demo::feeds::Manner;
 use tenure_core::moment::Dice;
-use tenure_sim::time::Time;
+use tenure_sim::{executor::Pid, time::Time};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
 
 /// A failed sync must end its process within this.
 const FATAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// A process that is asked to end hands its flows over, and must have ended within this.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A fault that was done.
 #[derive(Clone, Debug)]
@@ -130,8 +133,9 @@ impl Storm {
             }
             Kind::Terminate => {
                 let now = Instant::now();
-                machine.ask_to_end(now + span, now + Duration::from_secs(60))?;
-                self.pause(Duration::from_secs(30)).await;
+                let before = machine.pid();
+                machine.ask_to_end(now + span, now + ENDS_WITHIN * 2)?;
+                self.ended(&machine, before).await;
                 self.back(&machine).await;
             }
             Kind::Freeze => {
@@ -196,6 +200,18 @@ impl Storm {
             lock(&self.bed.surprises).push(format!("{} goes on after a failed sync", machine.name));
         }
         Ok(())
+    }
+
+    /// Waits until a process that was asked to end has done so.
+    async fn ended(&self, machine: &Machine, before: Option<Pid>) {
+        let deadline = Instant::now() + ENDS_WITHIN;
+        while before.is_some() && machine.pid() == before {
+            if Instant::now() > deadline {
+                lock(&self.bed.surprises).push(format!("{} has not ended {ENDS_WITHIN:?} after SIGTERM", machine.name));
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Waits until it serves again, so that not every life of it is cut short.
