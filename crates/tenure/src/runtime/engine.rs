@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, io::ErrorKind, sync::Arc, time::Duration};
 
 use tenure_core::id::NodeName;
 use tenure_store::{Store, memory::Memory};
-use tenure_store_embedded::{AppInbox, AppSender, Embedded, Remote, StartError, Status, Timing};
+use tenure_store_embedded::{AppInbox, AppSender, Embedded, FatalHook, Remote, StartError, Status, Timing};
 use tracing::{info, warn};
 
-use super::fault::Fault;
+use super::{fault::Fault, vital};
 use crate::{
     api::door::{Raft, Refusal},
     config::{Config, Role, StoreKind},
@@ -181,6 +181,8 @@ async fn serve(config: &Config) -> Result<(Engine, Option<AppInbox>), Fault> {
         join: config.join.clone(),
         timing,
         app: Some(door),
+        // The log is written by a thread of its own, which would not get to it any more.
+        fatal: FatalHook::new(|fatal| vital::end(&fatal.to_string())),
         ..tenure_store_embedded::Config::new(&config.data, config.name.as_str(), config.peer.to_string())
     };
     match Embedded::start(settings).await {
