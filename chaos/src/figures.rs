@@ -10,6 +10,8 @@ use crate::{fault::Kind, storm::Done};
 
 /// A next holder that comes later than this has come for another reason.
 const HORIZON: Duration = Duration::from_secs(60);
+/// So long before a fault a flow must have been at rest, and have stored something.
+const LATELY: Duration = Duration::from_secs(10);
 /// What a holder had under way comes within this.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 /// The upper ends of the histogram's steps, in milliseconds.
@@ -23,19 +25,24 @@ type Commits<'h> = BTreeMap<&'h FlowId, Vec<(Time, Holder)>>;
 pub(crate) fn failovers(history: &[(Time, Event)], done: &[Done]) -> BTreeMap<Kind, Vec<Duration>> {
     let mut commits: Commits<'_> = BTreeMap::new();
     let mut nodes: BTreeMap<Holder, String> = BTreeMap::new();
+    let mut asked: BTreeMap<&FlowId, Vec<Time>> = BTreeMap::new();
     for (at, event) in history {
         match event {
             Event::Committed { flow, holder, .. } => commits.entry(flow).or_default().push((*at, *holder)),
             Event::SessionOpened { node, holder, .. } => {
                 nodes.entry(*holder).or_insert_with(|| node.to_string());
             }
+            Event::Asked { flow, .. } => asked.entry(flow).or_default().push(*at),
             _ => (),
         }
     }
     let mut gaps: BTreeMap<Kind, Vec<Duration>> = BTreeMap::new();
     for fault in done.iter().filter(|fault| fault.kind.takes_holders()) {
-        for of in commits.values() {
-            if let Some(gap) = next_holder(of, fault, &nodes) {
+        for (flow, of) in &commits {
+            let Some(gap) = next_holder(of, fault, &nodes) else { continue };
+            // Whatever a person wanted of it meanwhile took its own time.
+            let near = |at: &Time| fault.at.since(*at) < LATELY && at.since(fault.at) <= gap;
+            if !asked.get(flow).is_some_and(|asked| asked.iter().any(near)) {
                 gaps.entry(fault.kind).or_default().push(gap);
             }
         }
@@ -51,7 +58,7 @@ fn next_holder(commits: &[(Time, Holder)], fault: &Done, nodes: &BTreeMap<Holder
     }
     let (last, _) = commits[..before].last()?;
     // A flow that had been stopped long before has nothing to do with it.
-    if fault.at.since(*last) > Duration::from_secs(10) {
+    if fault.at.since(*last) > LATELY {
         return None;
     }
     // What the old holder had under way may still come.

@@ -146,6 +146,11 @@ impl Machine {
         self.plan.peer
     }
 
+    /// The last lines of its log.
+    pub(crate) fn last_words(&self) -> String {
+        self.plan.last_words(5)
+    }
+
     /// Where its log is.
     pub(crate) fn log(&self) -> &Path {
         &self.plan.log

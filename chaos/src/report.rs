@@ -198,7 +198,8 @@ pub(crate) fn errors(bed: &Bed) -> BTreeMap<String, usize> {
         let text =
             std::fs::read(machine.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         for line in text.lines() {
-            if let Some((_, said)) = line.split_once(" ERROR ") {
+            // Last words do not go through the log.
+            if let Some(said) = line.split_once(" ERROR ").map(|(_, said)| said).or(line.strip_prefix("tenure: ")) {
                 let shape: String = said.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(160).collect();
                 *errors.entry(shape).or_default() += 1;
             }

@@ -24,6 +24,9 @@ use crate::{bed::Bed, record::lock};
 /// How many calls may be under way at once.
 const CALLS_MAX: usize = 24;
 
+/// How often somebody asks for a flow to run again. Where all of it fails, the peace does it.
+const TRIES: usize = 5;
+
 /// One thing that a person can want.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Wish {
@@ -136,12 +139,21 @@ impl People {
         match wish {
             Wish::Suspend | Wish::Terminate => {
                 self.pause(dice.jitter(Duration::from_secs(4))).await;
-                self.tell(dice, &name, "resume", None).await;
+                for _ in 0..TRIES {
+                    if self.tell(dice, &name, "resume", None).await {
+                        break;
+                    }
+                    self.pause(Duration::from_secs(1)).await;
+                }
             }
             Wish::Remove => {
                 self.pause(dice.jitter(Duration::from_secs(4))).await;
-                // If it fails, the peace applies it.
-                let _applied = self.somebody(dice).put(&self.bed.document(feed)).await;
+                for _ in 0..TRIES {
+                    if self.somebody(dice).put(&self.bed.document(feed)).await.is_ok() {
+                        break;
+                    }
+                    self.pause(Duration::from_secs(1)).await;
+                }
             }
             Wish::Restart | Wish::Move | Wish::Drain => (),
         }
