@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::CStr,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
@@ -37,8 +38,8 @@ use crate::{
 
 /// The environment variable of the nodes with the address of the database.
 const PG_URL: &str = "PG_URL";
-/// How much fits on a server's disk, in bytes.
-const DISK: &str = "size=192m";
+/// How much fits on a server's disk: several times what the store's log and snapshots need.
+const DISK: &CStr = c"size=384m";
 /// What a process says that ends because it cannot go on.
 const LAST_WORDS: &str = "this node cannot go on";
 /// How long the cluster may take to come up.
@@ -413,8 +414,8 @@ fn machines(
         fs::create_dir_all(&home)?;
         let disk = (server && permitted.mounts).then(|| home.clone());
         if let Some(disk) = &disk {
-            mount("tmpfs", disk, "tmpfs", MountFlags::empty(), Some(c"size=192m"))
-                .map_err(|error| io::Error::other(format!("cannot mount a small file system ({DISK}): {error}")))?;
+            mount("tmpfs", disk, "tmpfs", MountFlags::empty(), Some(DISK))
+                .map_err(|error| io::Error::other(format!("cannot mount a small file system ({DISK:?}): {error}")))?;
         }
         let (api, peer) = match exchange {
             Some(_) => {

@@ -55,8 +55,9 @@ impl Storm {
             if *storm.over.borrow() {
                 break;
             }
+            // Drawn whether or not it is needed, so that what is busy now changes no later draw.
+            let own = dice.roll();
             if let Some((kind, machine, span)) = storm.draw(&mut dice) {
-                let own = dice.roll();
                 let (storm, dice) = (Arc::clone(&storm), Dice::from_seed(own));
                 faults.spawn(async move { storm.strike(kind, machine, span, dice).await });
             }
