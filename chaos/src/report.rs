@@ -71,7 +71,7 @@ impl Report {
             seconds(self.lasted)
         );
         for missing in &self.missing {
-            line!(out, "- Not permitted here: {missing}");
+            line!(out, "- Not permitted here: {missing}\n");
         }
         self.violations(&mut out);
         self.records(&mut out);

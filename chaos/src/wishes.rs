@@ -24,6 +24,8 @@ use crate::{bed::Bed, record::lock};
 /// How many calls may be under way at once.
 const CALLS_MAX: usize = 24;
 
+/// How long somebody waits for an answer to what need not wait for a flow.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often somebody asks for a flow to run again. Where all of it fails, the peace does it.
 const TRIES: usize = 5;
 
@@ -175,7 +177,8 @@ impl People {
             self.bed.record.put(Event::Asked { flow, what: verb.to_owned() });
         }
         let body = body.map(|body| ("application/json", body.to_string()));
-        self.somebody(dice).call(Method::POST, &format!("/v1/flows/{flow}/{verb}"), body).await.is_ok()
+        let api = self.somebody(dice).patient(PATIENCE);
+        api.call(Method::POST, &format!("/v1/flows/{flow}/{verb}"), body).await.is_ok()
     }
 
     /// One machine at a time is drained, and not for ever.
