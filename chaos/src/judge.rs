@@ -159,7 +159,9 @@ fn word(event: &Event) -> &'static str {
         Event::Stopped { .. } => "stops answered with 200",
         Event::Asked { .. } => "wishes",
         Event::Watched { .. } => "words of a watch",
-        Event::Renewed { .. }
+        Event::Live(_)
+        | Event::Written { .. }
+        | Event::Renewed { .. }
         | Event::ToldGone { .. }
         | Event::Revoked { .. }
         | Event::Restored { .. }
@@ -226,7 +228,8 @@ mod tests {
     #[test]
     fn what_two_sources_say_of_one_moment_is_judged_causes_first() {
         let on = Event::ReadOn { reader: 1, pid: Pid(1), flow: flow(), alone: true };
-        let up = Event::Up { pid: Pid(1), node: NodeName::new("w1").unwrap(), holder: Holder(7) };
+        let up =
+            Event::Up { pid: Pid(1), node: NodeName::new("w1").unwrap(), holder: Holder(7), capacity: None, pace: 1 };
         let merged = merge(vec![vec![(Time(5), on)], vec![(Time(5), claimed(1, 7, 0))], vec![(Time(1), up)]]);
         assert!(judge(&merged).violations.is_empty());
     }
@@ -234,7 +237,9 @@ mod tests {
     #[test]
     fn a_process_is_known_by_the_session_that_it_opens() {
         let node = NodeName::new("w1").unwrap();
-        let up = |pid, ms| (Time(ms), Event::Up { pid: Pid(pid), node: node.clone(), holder: Holder(0) });
+        let up = |pid, ms| {
+            (Time(ms), Event::Up { pid: Pid(pid), node: node.clone(), holder: Holder(0), capacity: None, pace: 1 })
+        };
         let opened = |holder, ms| {
             let (session, holder) = (SessionId(ms), Holder(holder));
             (Time(ms), Event::SessionOpened { node: node.clone(), session, holder, lease: ms })

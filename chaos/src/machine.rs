@@ -31,6 +31,9 @@ use crate::{
 
 type Errand = Box<dyn FnOnce() + Send>;
 
+/// What `tenure up` allows where nothing else is said.
+pub(crate) const STARTS_PER_SECOND: u32 = 500;
+
 /// A thread that does things where it is: what it starts is in its network, and ends when it does.
 pub(crate) struct Errands(mpsc::Sender<Errand>);
 
@@ -163,7 +166,7 @@ impl Machine {
         write_starter(&plan.program, life.boot_ahead)?;
         let process = self.errands.run(move || plan.start())??;
         let node = NodeName::new(&self.name).map_err(io::Error::other)?;
-        record.put(Event::Up { pid, node, holder: Holder(0) });
+        record.put(Event::Up { pid, node, holder: Holder(0), capacity: None, pace: STARTS_PER_SECOND });
         life.process = Some((pid, process));
         life.frozen = false;
         life.start_at = None;
