@@ -121,18 +121,8 @@ impl Snapshots {
     /// Writes a snapshot; when this returns, it is durable under its name.
     pub(crate) fn write(&self, content: &Content) -> io::Result<SnapshotFile> {
         let _ours = self.ours()?;
-        let body = postcard::to_allocvec(&content.state).map_err(io::Error::other)?;
-        let header = Header {
-            last: content.last,
-            membership: content.membership.clone(),
-            digest: content.state.digest(),
-            body_len: body.len() as u64,
-            body_crc: crc32c::crc32c(&body),
-        };
-        let header = postcard::to_allocvec(&header).map_err(io::Error::other)?;
         let tmp = self.tmp();
-        let start = [&MAGIC[..], &[FORMAT], &(header.len() as u32).to_le_bytes()].concat();
-        let head = [&start[..], &header, &crc32c::crc32c(&header).to_le_bytes()].concat();
+        let [head, body] = encode(content)?;
         let file = self.drive.create(&tmp)?;
         file.write_at(&head, 0)?;
         file.write_at(&body, head.len() as u64)?;
@@ -209,12 +199,30 @@ impl Snapshots {
     }
 }
 
-/// Reads a snapshot and checks all that can be checked.
+/// A snapshot as its file has it: first the magic to the header's checksum, then the body.
+pub(crate) fn encode(content: &Content) -> io::Result<[Vec<u8>; 2]> {
+    let body = postcard::to_allocvec(&content.state).map_err(io::Error::other)?;
+    let header = Header {
+        last: content.last,
+        membership: content.membership.clone(),
+        digest: content.state.digest(),
+        body_len: body.len() as u64,
+        body_crc: crc32c::crc32c(&body),
+    };
+    let header = postcard::to_allocvec(&header).map_err(io::Error::other)?;
+    let start = [&MAGIC[..], &[FORMAT], &(header.len() as u32).to_le_bytes()].concat();
+    Ok([[&start[..], &header, &crc32c::crc32c(&header).to_le_bytes()].concat(), body])
+}
+
 fn load(file: &dyn DriveFile) -> Result<Content, String> {
-    let bytes = drive::read_all(file).map_err(|e| e.to_string())?;
-    let mut file = &bytes[..];
+    decode(&drive::read_all(file).map_err(|e| e.to_string())?)
+}
+
+/// Reads a snapshot and checks all that can be checked.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Content, String> {
+    let mut from = bytes;
     let mut start = [0; 13];
-    file.read_exact(&mut start).map_err(|_| "it is cut short in its first bytes".to_owned())?;
+    from.read_exact(&mut start).map_err(|_| "it is cut short in its first bytes".to_owned())?;
     if start[..8] != MAGIC[..] {
         return Err("it is not a snapshot".to_owned());
     }
@@ -226,13 +234,13 @@ fn load(file: &dyn DriveFile) -> Result<Content, String> {
         return Err(format!("its header claims {header_len} bytes"));
     }
     let mut header = vec![0; header_len as usize + 4];
-    file.read_exact(&mut header).map_err(|_| "it is cut short in its header".to_owned())?;
+    from.read_exact(&mut header).map_err(|_| "it is cut short in its header".to_owned())?;
     let crc = header.split_off(header_len as usize);
     if crc32c::crc32c(&header).to_le_bytes()[..] != crc[..] {
         return Err("the checksum of its header is wrong".to_owned());
     }
     let header: Header = postcard::from_bytes(&header).map_err(|e| format!("its header does not decode: {e}"))?;
-    let body = file;
+    let body = from;
     if body.len() as u64 != header.body_len {
         return Err(format!("its body has {} bytes, it should have {}", body.len(), header.body_len));
     }
