@@ -22,7 +22,8 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
     /// Who goes where, in the order in which it matters: first those without a home, then those
-    /// that must leave, then what evens out. Any prefix of it is a sound plan of its own.
+    /// that must leave, then what evens out; but what others make room for comes after them. Any
+    /// prefix of it is a sound plan of its own, but for flows that trade places between full nodes.
     pub moves: Vec<Move>,
     /// Who finds no place, or no better one than the one it should leave, and why; in id order.
     pub unplaced: Vec<Unplaced>,
@@ -393,6 +394,7 @@ impl<'v> Desk<'v> {
             (Some(_), Why::Balance { .. }) => 2,
             (Some(_), _) => 1,
         });
+        plan.moves = self.as_room_is_made(plan.moves);
         for seat in unplaced {
             let at = self.board.at(seat);
             plan.unplaced.push(Unplaced {
@@ -406,6 +408,43 @@ impl<'v> Desk<'v> {
             plan.loads.push(Load { node: room.name.clone(), before: *before, after });
         }
         plan
+    }
+
+    /// Puts behind others what they make room for: a capacity holds at every moment, not only in the end.
+    fn as_room_is_made(&self, moves: Vec<Move>) -> Vec<Move> {
+        let mut loads = self.before.clone();
+        let (mut ordered, mut waiting) = (Vec::with_capacity(moves.len()), moves);
+        loop {
+            let before = waiting.len();
+            waiting.retain(|m| {
+                let fits = self.carry_out(m, &mut loads);
+                if fits {
+                    ordered.push(m.clone());
+                }
+                !fits
+            });
+            // Those that trade places between full nodes wait for each other: no order would do.
+            if waiting.is_empty() || waiting.len() == before {
+                ordered.append(&mut waiting);
+                return ordered;
+            }
+        }
+    }
+
+    /// Says whether there is room for the flow where it goes, and if so, takes it there.
+    fn carry_out(&self, m: &Move, loads: &mut [u64]) -> bool {
+        let room = |name: &NodeName| self.view.room(name).map(|room| room as usize);
+        let seat = self.view.seats.binary_search_by(|seat| seat.id.cmp(&m.flow));
+        let (Some(to), Ok(seat)) = (room(&m.to), seat) else { return true };
+        let weight = self.view.seats[seat].weight;
+        if self.view.rooms[to].capacity.is_some_and(|most| loads[to].saturating_add(weight) > most) {
+            return false;
+        }
+        loads[to] += weight;
+        if let Some(from) = m.from.as_ref().and_then(room) {
+            loads[from] -= weight;
+        }
+        true
     }
 
     fn move_of(&mut self, seat: u32) -> Option<Move> {

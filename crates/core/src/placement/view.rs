@@ -258,3 +258,6 @@ impl Room {
         labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
     }
 }
+
+#[cfg(test)]
+mod tests;

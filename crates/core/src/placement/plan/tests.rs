@@ -56,6 +56,10 @@ fn loads(view: &View) -> Vec<u64> {
     loads
 }
 
+fn weight_of(view: &View, m: &Move) -> u64 {
+    view.seats.iter().find(|seat| seat.id == m.flow).unwrap().weight
+}
+
 fn differ(loads: &[u64]) -> u64 {
     loads.iter().max().unwrap() - loads.iter().min().unwrap()
 }
@@ -190,6 +194,18 @@ fn a_node_over_its_capacity_lets_go_of_as_little_as_will_do() {
 }
 
 #[test]
+fn a_flow_is_given_only_when_there_is_room_for_it() {
+    // The new one weighs 3 and needs a label that only the full node has.
+    let mut view = world(2, [Place::Nowhere(Why::New), on(0), on(0)]);
+    view.rooms[0].labels = [("zone".into(), "eu".into())].into();
+    view.rooms[0].capacity = Some(4);
+    view.requires.push(view.rooms[0].labels.clone());
+    (view.seats[0].weight, view.seats[0].require) = (3, 1);
+    let away = |flow: &str| format!("{flow}: n000 -> n001 (balance, n000 had more)");
+    assert_eq!(lines(&planned(&view)), [away("f000001"), away("f000002"), "f000000: -> n000 (new)".to_owned()]);
+}
+
+#[test]
 fn slack_and_rebalance_hold_balancing_back() {
     let view = world(2, vec![on(0); 4]);
     assert_eq!(planned(&view).moves.len(), 2);
@@ -298,6 +314,112 @@ proptest! {
             prop_assert!(to.capacity.is_none_or(|most| after[index as usize] <= most), "{m} but {} is full", to.name);
             prop_assert_eq!(to.session, m.to_session);
         }
+    }
+
+    #[test]
+    fn any_part_of_a_plan_from_its_start_keeps_within_capacities(view in any_view()) {
+        let mut so_far = loads(&view);
+        let plan = planned(&view);
+        let fits = |m: &Move, so_far: &[u64]| {
+            let (to, weight) = (view.room(&m.to).unwrap() as usize, weight_of(&view, m));
+            view.rooms[to].capacity.is_none_or(|most| so_far[to] + weight <= most)
+        };
+        for (done, m) in plan.moves.iter().enumerate() {
+            // Flows that trade places between full nodes have no order that would do; they come last.
+            let stuck = !plan.moves[done..].iter().any(|m| fits(m, &so_far));
+            prop_assert!(fits(m, &so_far) || stuck, "{m} before there is room");
+            so_far[view.room(&m.to).unwrap() as usize] += weight_of(&view, m);
+            if let Some(from) = &m.from {
+                so_far[view.room(from).unwrap() as usize] -= weight_of(&view, m);
+            }
+            if stuck {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_left_out_for_a_true_reason(view in any_view()) {
+        let plan = planned(&view);
+        let after = loads(&carried_out(&view, &plan));
+        for unplaced in &plan.unplaced {
+            let seat = view.seats.iter().find(|seat| seat.id == unplaced.flow).unwrap();
+            let would_do = |room: &&Room| room.has(&view.requires[seat.require as usize]);
+            let (fitting, open) = (
+                view.rooms.iter().filter(would_do).count(),
+                view.rooms.iter().filter(would_do).filter(|room| room.state.takes()).count(),
+            );
+            let is_so = match &unplaced.why {
+                NoPlace::NoNodes => view.rooms.is_empty(),
+                NoPlace::Labels { missing, .. } => fitting == 0 && !missing.is_empty(),
+                NoPlace::Closed { count, .. } => open == 0 && *count == fitting && fitting > 0,
+                NoPlace::Full { weight, count, node, left } => {
+                    let widest = view.room(node).unwrap() as usize;
+                    let has = view.rooms[widest].capacity.unwrap().saturating_sub(after[widest]);
+                    (*weight, *count, *left) == (seat.weight, open, has) && weight > left
+                }
+            };
+            prop_assert!(is_so, "{}", unplaced);
+            // And it is where it is said to stay.
+            let stays = unplaced.stays.as_ref().map(|node| view.room(node).unwrap());
+            let is_at = match seat.place {
+                Place::Nowhere(_) => None,
+                Place::On { room, .. } | Place::MovingTo(room) => Some(room),
+            };
+            prop_assert_eq!(stays, is_at, "{}", unplaced);
+        }
+    }
+
+    #[test]
+    fn without_rebalancing_only_what_must_move_moves(view in any_view()) {
+        let plan = plan(&view, &Policy { rebalance: false, slack: 0 });
+        for m in plan.moves {
+            prop_assert!(!matches!(m.why, Why::Balance { .. }), "{m}");
+        }
+    }
+
+    #[test]
+    fn weights_end_nearer_to_each_other_and_never_farther(
+        rooms in 1usize..7,
+        seats in proptest::collection::vec((1u64..20, 0u32..7), 1..60),
+    ) {
+        let mut view = world(rooms, seats.iter().map(|(_, at)| on(at % rooms as u32)));
+        view.seats.iter_mut().zip(&seats).for_each(|(seat, (weight, _))| seat.weight = *weight);
+        let plan = planned(&view);
+        let (before, after) = (loads(&view), loads(&carried_out(&view, &plan)));
+        let squares = |loads: &[u64]| loads.iter().map(|load| load * load).sum::<u64>();
+        prop_assert!(plan.moves.is_empty() || squares(&after) < squares(&before), "{before:?} {after:?}");
+        // No single flow could still move and bring the fullest and the emptiest nearer.
+        let (fullest, emptiest) = (*after.iter().max().unwrap(), *after.iter().min().unwrap());
+        let lightest_of_fullest = carried_out(&view, &plan).seats.into_iter().filter(|seat| {
+            matches!(seat.place, Place::On { room, .. } if after[room as usize] == fullest)
+        }).map(|seat| seat.weight).min();
+        prop_assert!(lightest_of_fullest.is_none_or(|weight| weight > (fullest - emptiest) / 2), "{after:?}");
+    }
+
+    #[test]
+    fn a_lost_node_moves_nothing_else_whatever_the_weights(
+        rooms in 2u32..7,
+        weights in proptest::collection::vec(1u64..20, 1..60),
+        lost in 0u32..7,
+    ) {
+        let lost = lost % rooms;
+        let mut settled = world(rooms as usize, vec![Place::Nowhere(Why::New); weights.len()]);
+        settled.seats.iter_mut().zip(&weights).for_each(|(seat, weight)| seat.weight = *weight);
+        let mut view = carried_out(&settled, &planned(&settled));
+        let node = view.rooms[lost as usize].name.clone();
+        view.rooms.remove(lost as usize);
+        for seat in &mut view.seats {
+            seat.place = match seat.place {
+                Place::On { room, .. } if room == lost => Place::Nowhere(Why::HolderGone { node: node.clone() }),
+                Place::On { room, .. } if room > lost => on(room - 1),
+                ref place => place.clone(),
+            };
+        }
+        // Balance may want more; but nobody who need not move does, unless it is asked to even out.
+        let plan = plan(&view, &Policy { rebalance: false, slack: 0 });
+        prop_assert!(plan.moves.iter().all(|m| m.from.is_none()));
+        prop_assert_eq!(plan.moves.len(), view.seats.iter().filter(|s| matches!(s.place, Place::Nowhere(_))).count());
     }
 
     #[test]
