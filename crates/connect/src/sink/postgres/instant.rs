@@ -88,17 +88,18 @@ fn offset_micros(text: &str) -> Option<i64> {
         [b'-', ..] => (-1, &text[1..]),
         _ => return None,
     };
-    let plain: String = rest.chars().filter(|c| *c != ':').collect();
-    let (hours, minutes) = match plain.len() {
-        2 => (digits(&plain)?, 0),
-        4 => (digits(&plain[..2])?, digits(&plain[2..])?),
-        _ => return None,
+    let (hours, minutes) = match rest.split_at_checked(2)? {
+        (hours, "") => (hours, "00"),
+        (hours, minutes) => (hours, minutes.strip_prefix(':').unwrap_or(minutes)),
     };
+    let (hours, minutes) = (two(hours)?, two(minutes)?);
     (hours < 16 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60_000_000)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -134,8 +135,39 @@ mod tests {
             "2000-01-01T00:00:00+99",
             "2000-01-01T00:00:00.Z",
             "ä000-01-01",
+            "2000-01-01T00:00:00+0é",
+            "2000-01-01T00:00:00+01:0:2",
+            "2000-01-01T00:00:00+0:100",
         ] {
             assert_eq!(timestamp(bad, true), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_time_or_none(text in r"[0-9]{4}-[01][0-9]-[0-3][0-9]([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9é]{0,9})?)?[-+Zé]?[0-9é:]{0,6})?|\PC{0,30}") {
+            for zoned in [false, true] {
+                let _time = timestamp(&text, zoned);
+            }
+            let _date = date(&text);
+        }
+
+        #[test]
+        fn later_days_and_later_times_are_later(
+            year in 1i64..9999, month in 1i64..=12, day in 1i64..=28, seconds in 0i64..86_399, offset in -12i64..=14,
+        ) {
+            let at = |seconds: i64| {
+                let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+                format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}{offset:+03}:00")
+            };
+            let micros = timestamp(&at(seconds), true).unwrap();
+            prop_assert_eq!(timestamp(&at(seconds + 1), true).unwrap() - micros, 1_000_000);
+            prop_assert_eq!(timestamp(&at(seconds), false).unwrap() - micros, offset * 3_600_000_000);
+            let next = format!("{year:04}-{month:02}-{:02}", day + 1);
+            // The 29th of February is there in leap years only.
+            if let Some(next) = date(&next) {
+                prop_assert_eq!(next, date(&at(0)[..10]).unwrap() + 1);
+            }
         }
     }
 }
