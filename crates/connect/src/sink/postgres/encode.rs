@@ -60,7 +60,8 @@ impl Kind {
             Kind::Int2 => "a whole number from -32768 to 32767",
             Kind::Int4 => "a whole number of 32 bits",
             Kind::Int8 => "a whole number of 64 bits",
-            Kind::Float4 | Kind::Float8 => "a number",
+            Kind::Float4 => "a number that 32 bits can hold",
+            Kind::Float8 => "a number that 64 bits can hold",
             Kind::Text { .. } => "text",
             Kind::Json | Kind::Jsonb => "JSON",
             Kind::Timestamp | Kind::TimestampTz => "a time such as 2026-01-31T12:00:00Z",
@@ -99,7 +100,7 @@ fn binary_cell(cell: &Cell, kind: Kind, out: &mut Vec<u8>) -> Result<(), String>
         Kind::Int2 => integer(cell).and_then(|i| i16::try_from(i).ok()).map(|i| out.extend(i.to_be_bytes())),
         Kind::Int4 => integer(cell).and_then(|i| i32::try_from(i).ok()).map(|i| out.extend(i.to_be_bytes())),
         Kind::Int8 => integer(cell).map(|i| out.extend(i.to_be_bytes())),
-        Kind::Float4 => float(cell).map(|f| out.extend((f as f32).to_be_bytes())),
+        Kind::Float4 => float(cell).and_then(single).map(|f| out.extend(f.to_be_bytes())),
         Kind::Float8 => float(cell).map(|f| out.extend(f.to_be_bytes())),
         Kind::Text { max } => return text(cell, max, out).map(|()| close(out, at)),
         Kind::Json => {
@@ -169,9 +170,26 @@ fn float(cell: &Cell) -> Option<f64> {
     match cell {
         Cell::Int(i) => Some(*i as f64),
         Cell::Real(r) => Some(*r),
-        Cell::Text(text) | Cell::Json(text) => text.trim().parse().ok(),
+        Cell::Text(text) | Cell::Json(text) => double(text.trim()),
         Cell::Null | Cell::Bool(_) => None,
     }
+}
+
+/// The server refuses digits that are too many for the type, where a parser makes infinity or zero of
+/// them. Infinity that is meant is a word.
+fn double(text: &str) -> Option<f64> {
+    let number: f64 = text.parse().ok()?;
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    let is_word = !text.contains(|c: char| c.is_ascii_digit());
+    let is_zero = !mantissa.contains(|c: char| matches!(c, '1'..='9'));
+    let kept = if number == 0.0 { is_zero } else { number.is_finite() || is_word };
+    kept.then_some(number)
+}
+
+fn single(number: f64) -> Option<f32> {
+    let short = number as f32;
+    let kept = short.is_infinite() == number.is_infinite() && (short == 0.0) == (number == 0.0);
+    kept.then_some(short)
 }
 
 fn text(cell: &Cell, max: Option<usize>, out: &mut Vec<u8>) -> Result<(), String> {
@@ -230,6 +248,8 @@ fn escaped(text: &str, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn cell(cell: Cell, kind: Kind) -> Result<Vec<u8>, String> {
@@ -269,6 +289,19 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_refused_rather_than_made_infinite_or_zero() {
+        let real = |r: f64| cell(Cell::Real(r), Kind::Float4);
+        assert!(real(3.4e38).is_ok() && real(-0.0).is_ok() && real(1e-38).is_ok());
+        assert_eq!(real(3.5e38).unwrap_err(), "3.5e+38 is not a number that 32 bits can hold");
+        assert!(real(1e-60).is_err());
+        for (word, fits) in [("1e999", false), ("-1e-999", false), ("0e-999", true), ("-Infinity", true), ("nan", true)]
+        {
+            assert_eq!(cell(text(word), Kind::Float8).is_ok(), fits, "{word}");
+            assert_eq!(cell(text(word), Kind::Float4).is_ok(), fits, "{word}");
+        }
+    }
+
+    #[test]
     fn of_a_row_that_does_not_fit_nothing_is_left() {
         let mut out = vec![9];
         let row = [Cell::Int(1), text("x")];
@@ -282,5 +315,88 @@ mod tests {
         let row = [text("a\tb\\c\nd\r"), Cell::Null, Cell::Json("{\"a\":\"\\n\"}".into()), text("x"), Cell::Real(0.1)];
         text_row(&row, &[false, false, true, true, false], &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "a\\tb\\\\c\\nd\\r\t\\N\t{\"a\":\"\\\\n\"}\t\"x\"\t0.1\n");
+    }
+
+    fn any_cell() -> impl Strategy<Value = Cell> {
+        prop_oneof![
+            Just(Cell::Null),
+            any::<bool>().prop_map(Cell::Bool),
+            any::<i64>().prop_map(Cell::Int),
+            (-300i64..300).prop_map(Cell::Int),
+            any::<f64>().prop_filter("JSON has no other", |real| real.is_finite()).prop_map(Cell::Real),
+            "\\PC{0,9}|[-+0-9.eE ]{0,9}|[a\t\n\r\\\\]{0,9}".prop_map(|text| Cell::Text(text.into())),
+            "\\PC{0,9}".prop_map(|text| Cell::Json(quoted(&text).into())),
+        ]
+    }
+
+    fn quoted(text: &str) -> String {
+        serde_json::Value::from(text).to_string()
+    }
+
+    fn any_kind() -> impl Strategy<Value = Kind> {
+        use Kind::*;
+        let text = Text { max: Some(4) };
+        let all = vec![
+            Bool,
+            Int2,
+            Int4,
+            Int8,
+            Float4,
+            Float8,
+            Text { max: None },
+            text,
+            Json,
+            Jsonb,
+            Timestamp,
+            TimestampTz,
+            Date,
+            Uuid,
+        ];
+        proptest::sample::select(all)
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_column_takes_is_as_long_as_it_says_and_as_its_kind_wants(c in any_cell(), kind in any_kind()) {
+            let Ok(bytes) = cell(c.clone(), kind) else {
+                prop_assert!(c != Cell::Null, "nothing fits everywhere");
+                return Ok(());
+            };
+            let length = i32::from_be_bytes(bytes[..4].try_into().unwrap());
+            let value = &bytes[4..];
+            prop_assert_eq!(length, if c == Cell::Null { -1 } else { value.len() as i32 });
+            let wanted = match kind {
+                Kind::Bool => Some(1),
+                Kind::Int2 => Some(2),
+                Kind::Int4 | Kind::Float4 | Kind::Date => Some(4),
+                Kind::Int8 | Kind::Float8 | Kind::Timestamp | Kind::TimestampTz => Some(8),
+                Kind::Uuid => Some(16),
+                Kind::Text { .. } | Kind::Json | Kind::Jsonb => None,
+            };
+            prop_assert!(length == -1 || wanted.is_none_or(|wanted| wanted == value.len()));
+            match (kind, &c) {
+                (Kind::Int2, Cell::Int(i)) => prop_assert_eq!(value, (*i as i16).to_be_bytes()),
+                (Kind::Int8, Cell::Int(i)) => prop_assert_eq!(value, i.to_be_bytes()),
+                (Kind::Float8, Cell::Real(r)) => prop_assert_eq!(value, r.to_be_bytes()),
+                (Kind::Float4, Cell::Real(r)) => {
+                    let stored = f32::from_be_bytes(value.try_into().unwrap());
+                    prop_assert!(stored.is_finite() && (stored == 0.0) == (*r == 0.0), "{} became {}", r, stored);
+                }
+                (Kind::Text { .. }, Cell::Text(text)) => prop_assert_eq!(value, text.as_bytes()),
+                _ => {}
+            }
+        }
+
+        #[test]
+        fn a_text_row_is_one_line_of_as_many_cells(row in proptest::collection::vec(any_cell(), 1..6)) {
+            let mut out = Vec::new();
+            text_row(&row, &vec![false; row.len()], &mut out);
+            prop_assert_eq!(out.iter().position(|b| *b == b'\n'), Some(out.len() - 1));
+            let cells: Vec<&[u8]> = out[..out.len() - 1].split(|b| *b == b'\t').collect();
+            prop_assert_eq!(cells.len(), row.len());
+            for (cell, written) in row.iter().zip(cells) {
+                prop_assert_eq!(written == &b"\\N"[..], *cell == Cell::Null, "nothing else is taken for NULL");
+            }
+        }
     }
 }
