@@ -119,8 +119,14 @@ impl Gathered {
 /// Everything that is wrong with it. Lines are counted from `line`.
 pub fn from_json(name: &str, line: usize, text: &str) -> Result<Spec, Vec<Mistake>> {
     let piece = Piece { text, line, column: 1, json: true };
-    let found = read_piece(&name.into(), &piece)?.pop();
-    found.map(|f| f.spec).ok_or_else(|| vec![whole(&name.into(), &piece, "there is no document here")])
+    let mut found = read_piece(&name.into(), &piece)?;
+    let is_list = found.len() > 1 || text.trim_start().starts_with(['[', '-']);
+    match found.pop() {
+        // One of several would be used, and the others forgotten.
+        Some(_) if is_list => Err(vec![whole(&name.into(), &piece, "expected one document, found a list")]),
+        Some(found) => Ok(found.spec),
+        None => Err(vec![whole(&name.into(), &piece, "there is no document here")]),
+    }
 }
 
 /// Cuts a JSON array, or JSON documents one after another, into its documents, each with its line.

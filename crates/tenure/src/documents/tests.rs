@@ -167,6 +167,23 @@ fn ndjson_is_read_line_by_line() {
 }
 
 #[test]
+fn a_list_is_not_taken_for_the_last_document_in_it() {
+    let one = |id: &str| {
+        serde_json::to_string(Gathered::from_text("f", &GOOD.replace("acme.trades", id)).found[0].spec.document())
+            .unwrap()
+    };
+    assert!(from_json("body", 1, &one("a")).is_ok());
+    for list in [
+        format!("[{},{}]", one("a"), one("b")),
+        format!(" [{}]", one("a")),
+        format!("# list\n- {}\n- {}", one("a"), one("b")),
+    ] {
+        let said: Vec<String> = from_json("body", 7, &list).unwrap_err().iter().map(Mistake::to_string).collect();
+        assert_eq!(said, ["body:7:1: expected one document, found a list"]);
+    }
+}
+
+#[test]
 fn an_id_given_twice_is_refused_at_its_second_place() {
     let mut all = Gathered::from_text("f.yaml", &format!("{GOOD}---\n{GOOD}"));
     all.find_twins();
