@@ -193,7 +193,8 @@ fn read_piece(name: &Arc<str>, piece: &Piece<'_>) -> Result<Vec<Found>, Vec<Mist
         let place = Place { file: name.clone(), line: piece.line, column: piece.column };
         return Ok(vec![Found { spec, place }]);
     }
-    let tree = tree::parse(piece).map_err(|fault| vec![fault.at(name, piece)])?;
+    let tree =
+        tree::parse(piece).map_err(|fault| told_by_json(name, piece).unwrap_or_else(|| vec![fault.at(name, piece)]))?;
     let mut found = Vec::new();
     let mut mistakes = Vec::new();
     for node in tree.documents() {
@@ -203,6 +204,24 @@ fn read_piece(name: &Arc<str>, piece: &Piece<'_>) -> Result<Vec<Found>, Vec<Mist
         }
     }
     if mistakes.is_empty() { Ok(found) } else { Err(mistakes) }
+}
+
+/// What is wrong with a document that is JSON, but holds characters that YAML has no place for.
+fn told_by_json(name: &Arc<str>, piece: &Piece<'_>) -> Option<Vec<Mistake>> {
+    match serde_json::from_str::<Document>(piece.text) {
+        _ if !piece.json => None,
+        Ok(document) => {
+            let problems = checked(document).err()?;
+            Some(problems.iter().map(|problem| whole(name, piece, &problem.to_string())).collect())
+        }
+        Err(error) if error.is_data() => {
+            let column =
+                if error.line() == 1 { piece.column + error.column().max(1) - 1 } else { error.column().max(1) };
+            let place = Place { file: name.clone(), line: piece.line + error.line() - 1, column };
+            Some(vec![Mistake { place, message: split::without_place(&error), shown: None, width: 1 }])
+        }
+        Err(_) => None,
+    }
 }
 
 fn read_node(name: &Arc<str>, piece: &Piece<'_>, node: &Node) -> Result<Found, Vec<Mistake>> {

@@ -76,7 +76,7 @@ pub(crate) fn split_json(text: &str) -> (Vec<Piece<'_>>, Option<Broken>) {
 }
 
 /// serde_json ends its messages with the place, which is said elsewhere.
-fn without_place(error: &serde_json::Error) -> String {
+pub(super) fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
 }

@@ -184,6 +184,21 @@ fn a_list_is_not_taken_for_the_last_document_in_it() {
 }
 
 #[test]
+fn a_character_that_yaml_cannot_hold_does_not_hide_what_is_wrong_with_json() {
+    let json = |weight: &str| {
+        format!(
+            r#"{{"id":"a","params":{{"p":"{}"}},"source":{{"tcp":{{"address":"h:1"}}}},"codec":{{"lines":{{}}}},
+"sink":{{"stdout":{{}}}},"placement":{{"weight":{weight}}}}}"#,
+            '\u{7f}'
+        )
+    };
+    let said = |weight: &str| from_json("body", 1, &json(weight)).unwrap_err()[0].to_string();
+    assert!(from_json("body", 1, &json("1")).is_ok());
+    assert_eq!(said("0"), "body:1:1: placement.weight: 0 is out of range; it must be 1 to 1000000");
+    assert_eq!(said("\"x\""), "body:2:46: invalid type: string \"x\", expected i64");
+}
+
+#[test]
 fn an_id_given_twice_is_refused_at_its_second_place() {
     let mut all = Gathered::from_text("f.yaml", &format!("{GOOD}---\n{GOOD}"));
     all.find_twins();
