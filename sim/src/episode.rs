@@ -136,6 +136,8 @@ struct Stage {
 }
 
 const SINKS: usize = 2;
+/// The capacity of the smallest node.
+const SMALL: u64 = 12;
 /// How many flows a node starts in a second.
 const PACE: u32 = 40;
 /// How often nodes are asked whether they are live.
@@ -167,7 +169,8 @@ impl Stage {
                 name: NodeName::new(&name).expect("a good name"),
                 server,
                 runs_flows: !server || servers_run_flows,
-                capacity: None,
+                // One of them is small: its room must never be given away twice.
+                capacity: (n == count - 1 && count > 3).then_some(SMALL),
                 starts_per_second: PACE,
             }
         };

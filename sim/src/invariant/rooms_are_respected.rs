@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tenure_core::{
-    id::{FlowId, NodeName},
+    id::{FlowId, NodeName, Revision},
     record::{Phase, Purpose},
 };
 
@@ -15,6 +15,23 @@ use crate::{history::Event, time::Time};
 pub(super) struct RoomsAreRespected {
     rooms: BTreeMap<NodeName, u64>,
     holders: BTreeMap<FlowId, Option<NodeName>>,
+    /// The revision that is being told, and who was given what in it. One commit may make room and
+    /// give it away, in any order.
+    telling: Option<(Revision, BTreeMap<NodeName, FlowId>)>,
+}
+
+impl RoomsAreRespected {
+    fn told(&mut self) -> Result<(), String> {
+        let Some((_, given)) = self.telling.take() else { return Ok(()) };
+        for (node, flow) in given {
+            let Some(room) = self.rooms.get(&node) else { continue };
+            let has = self.holders.values().flatten().filter(|holder| **holder == node).count() as u64;
+            if has > *room {
+                return Err(format!("{node} takes {room} and is given {flow} as number {has}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Invariant for RoomsAreRespected {
@@ -27,18 +44,20 @@ impl Invariant for RoomsAreRespected {
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
+        let same = |telling: &(Revision, _)| matches!(event, Event::Assigned { at, .. } if *at == telling.0);
+        if !self.telling.as_ref().is_some_and(same) {
+            self.told()?;
+        }
         match event {
             Event::Up { node, capacity: Some(capacity), .. } => drop(self.rooms.insert(node.clone(), *capacity)),
-            Event::Assigned { flow, assignment, .. } => {
+            Event::Assigned { flow, at, assignment } => {
                 // To raise a fence takes no room.
                 let has_it = assignment.phase == Phase::Held && assignment.purpose == Purpose::Run;
                 let holder = has_it.then(|| assignment.node.clone());
                 let before = self.holders.insert(flow.clone(), holder.clone()).flatten();
-                let Some(node) = holder.filter(|holder| before.as_ref() != Some(holder)) else { return Ok(()) };
-                let Some(room) = self.rooms.get(&node) else { return Ok(()) };
-                let has = self.holders.values().flatten().filter(|holder| **holder == node).count() as u64;
-                if has > *room {
-                    return Err(format!("{node} takes {room} and is given {flow} as number {has}"));
+                let (_, given) = self.telling.get_or_insert_with(|| (*at, BTreeMap::new()));
+                if let Some(node) = holder.filter(|holder| before.as_ref() != Some(holder)) {
+                    given.insert(node, flow.clone());
                 }
             }
             _ => (),
