@@ -29,10 +29,10 @@ use crate::{
     exchange::{self, Exchange, FEEDS, FIRST_MACHINE, OBSERVER, Place, SINK},
     kernel,
     machine::{Blueprint, Errands, Machine, Seen, join_network},
-    readers::Trouble,
     record::{Record, lock, seconds},
     sink::Sink,
     switches::{self, Switches},
+    trouble::Trouble,
     watcher::Watcher,
 };
 

@@ -16,6 +16,7 @@ mod run;
 mod sink;
 mod storm;
 mod switches;
+mod trouble;
 mod watcher;
 mod wishes;
 

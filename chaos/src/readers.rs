@@ -12,6 +12,7 @@ use crate::{
     machine::Lives,
     record::lock,
     sink::Durable,
+    trouble::Trouble,
 };
 
 /// The server counts whole milliseconds, rounded down: what it saw was at most so much later.
@@ -33,21 +34,6 @@ pub(crate) struct Read {
     pub(crate) unfounded: Vec<(Time, String)>,
     /// Visits of which nobody can say by which process they were.
     pub(crate) doubtful: usize,
-}
-
-/// A time in which a machine's way to the feeds was bad.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Trouble {
-    pub(crate) place: Place,
-    pub(crate) from: Time,
-    pub(crate) until: Option<Time>,
-}
-
-impl Trouble {
-    /// True if it was bad, or had been shortly before, at some time between these two.
-    fn touches(&self, place: Place, from: Time, to: Time) -> bool {
-        self.place == place && self.from <= to && self.until.is_none_or(|until| from <= until)
-    }
 }
 
 /// When a reader let go, as far as the feed server's word counts. One that ended while its way was bad,

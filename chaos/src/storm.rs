@@ -18,8 +18,8 @@ use crate::{
     exchange::{FEEDS, Place, Rule, SINK, Weather},
     fault::{Kind, Part},
     machine::Machine,
-    readers::Trouble,
     record::{lock, seconds},
+    trouble::Trouble,
 };
 
 /// A failed sync must end its process within this.

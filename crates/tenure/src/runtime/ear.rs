@@ -93,7 +93,7 @@ mod tests {
     use tenure_store::{Committed, Txn, memory::Memory};
     use tokio::{runtime::Handle, time::timeout};
 
-    use super::{super::clock::RealWorld, *};
+    use super::{super::real_world::RealWorld, *};
 
     async fn put(store: &Memory, key: &str) -> Revision {
         match store.commit(Txn::new().put(key, *b"x")).await {

@@ -23,6 +23,7 @@ pub mod pipelines;
 pub mod place;
 pub mod preview;
 pub mod pulse;
+pub mod real_world;
 pub mod reporter;
 pub mod servers;
 pub mod sight;

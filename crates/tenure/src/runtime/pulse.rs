@@ -77,7 +77,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::clock::{self, RealWorld},
+        super::{clock, real_world::RealWorld},
         *,
     };
 

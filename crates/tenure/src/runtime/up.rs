@@ -32,7 +32,6 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    clock,
     coordinator::{self, CoordinatorHandle},
     door::ServerDoor,
     ear::Ear,
@@ -44,6 +43,7 @@ use super::{
     node::{self, NodeHandle, NodeParts},
     pipelines::Pipelines,
     place::{self, Place},
+    real_world::RealWorld,
     reporter::Reporter,
     servers,
     sight::{self, View},
@@ -104,8 +104,8 @@ async fn live(options: Config, data: Handle, flows: Vec<Spec>) -> Result<(), Fau
     };
     let meters = Meters::default();
     let store = Metered::over(engine.store(), meters.clone());
-    let world: Arc<dyn Process> = Arc::new(clock::RealWorld::on(Handle::current()));
-    let on_data: Arc<dyn World> = Arc::new(clock::RealWorld::on(data.clone()));
+    let world: Arc<dyn Process> = Arc::new(RealWorld::on(Handle::current()));
+    let on_data: Arc<dyn World> = Arc::new(RealWorld::on(data.clone()));
     let view = (options.role != Role::Worker).then(|| View::empty(world.clone()));
 
     let holder = place::draw_holder();

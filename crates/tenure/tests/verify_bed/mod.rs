@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
-use tenure::runtime::clock::RealWorld;
+use tenure::runtime::real_world::RealWorld;
 use tenure_connect::{
     record::{Batch, Cell, Position, Rejected},
     sink::{FlowSink, Written, hubs::Sinks},
