@@ -159,7 +159,8 @@ fn word(event: &Event) -> &'static str {
         Event::Stopped { .. } => "stops answered with 200",
         Event::Asked { .. } => "wishes",
         Event::Watched { .. } => "words of a watch",
-        Event::Live(_)
+        Event::Peace
+        | Event::Live(_)
         | Event::Written { .. }
         | Event::Renewed { .. }
         | Event::ToldGone { .. }

@@ -376,6 +376,17 @@ impl Cluster {
         self.door(0).map(|(door, _)| look(&door))
     }
 
+    /// Looks at the picture of each server that is up; gives how many there are.
+    pub fn look_at_all(&self, look: impl Fn(&ServerDoor)) -> usize {
+        let machines = lock(&self.0.machines);
+        let alive = |running: &&Running| self.0.around.executor.is_alive(running.pid);
+        let up = machines.iter().filter_map(|machine| machine.process.as_ref()).filter(alive);
+        let doors: Vec<Arc<ServerDoor>> = up.filter_map(|running| running.door.clone()).collect();
+        drop(machines);
+        doors.iter().for_each(|door| look(door));
+        doors.len()
+    }
+
     /// Writes down which nodes believe that their session is live.
     pub fn note_the_live(&self) {
         let running: Vec<Running> =

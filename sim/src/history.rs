@@ -35,6 +35,8 @@ pub enum Event {
         /// The most flows that it starts in a second.
         pace: u32,
     },
+    /// All trouble is over and mended.
+    Peace,
     /// A process that runs believes that its session is live.
     Live(Pid),
     /// A process is gone, or ended by itself.
@@ -333,6 +335,7 @@ impl fmt::Display for Event {
         match self {
             Event::Note(line) => write!(f, "== {line}"),
             Event::Up { pid, node, holder, .. } => write!(f, "{pid} up: {node} ({:08x})", short(holder)),
+            Event::Peace => f.write_str("== peace"),
             Event::Live(pid) => write!(f, "{pid} is live"),
             Event::Written { flow, on_office, on_holder } => {
                 write!(f, "{flow} written, on office {on_office}, on holder {on_holder}")

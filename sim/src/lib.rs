@@ -22,6 +22,7 @@ pub mod fault;
 pub mod history;
 pub mod invariant;
 pub mod net;
+pub mod panics;
 pub mod rack;
 pub mod seeds;
 pub mod shrink;

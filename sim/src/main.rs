@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let well = match Cli::parse().what {
         What::Run { seeds, file, jobs, all, no_shrink } => trial::run(&seeds, &file, jobs, all, !no_shrink && !all),
         What::Replay { seed, without, flows, about } => {
-            let options = Options { keep: true, without, flows };
+            let options = Options { keep: true, without, flows, faults: None };
             let report = trial::alone(seed, options);
             print!("{}", story::tell(&report, &about));
             report.violation.is_none()

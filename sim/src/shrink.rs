@@ -31,12 +31,12 @@ pub fn shrink(seed: u64) -> bool {
     options.keep = true;
     let report = trial::alone(seed, options.clone());
     let without: Vec<String> = options.without.iter().map(ToString::to_string).collect();
+    let without = if without.is_empty() { String::new() } else { format!(" --without {}", without.join(",")) };
     let flows = options.flows.map_or(String::new(), |flows| format!(" --flows {flows}"));
     println!(
-        "seed {seed} shrunk to {} of {} faults; replay what is left with\n  cargo run --release -p tenure-sim -- replay --seed {seed}{flows} --without {}",
+        "seed {seed} shrunk to {} of {} faults; replay what is left with\n  cargo run --release -p tenure-sim -- replay --seed {seed}{flows}{without}",
         whole.faults.len() - options.without.len(),
-        whole.faults.len(),
-        without.join(",")
+        whole.faults.len()
     );
     let named: Vec<String> = report.violation.iter().flat_map(|(_, violation)| subject(&violation.detail)).collect();
     let story = story::tell(&report, &named);

@@ -4,11 +4,21 @@ use std::fmt::Write as _;
 
 use crate::{episode::Report, history::Event};
 
+const WELL: &str = "well:";
+const BROKEN: &str = "VIOLATION";
+
+/// True for the last line of a story that was told to its end.
+pub fn is_an_end(line: &str) -> bool {
+    line.starts_with(WELL) || line.split_whitespace().nth(1) == Some(BROKEN)
+}
+
 /// Everything that happened, or only what names one of the words; faults and the violation always.
 pub fn tell(report: &Report, about: &[String]) -> String {
     let mut out = String::new();
     let told = |event: &Event, line: &str| {
-        matches!(event, Event::Note(_)) || about.is_empty() || about.iter().any(|word| line.contains(word.as_str()))
+        matches!(event, Event::Note(_) | Event::Peace)
+            || about.is_empty()
+            || about.iter().any(|word| line.contains(word.as_str()))
     };
     for (at, event) in &report.lines {
         let line = event.to_string();
@@ -18,14 +28,15 @@ pub fn tell(report: &Report, about: &[String]) -> String {
         }
     }
     let _infallible = match &report.violation {
-        Some((at, violation)) => writeln!(out, "{at} VIOLATION {violation}"),
+        Some((at, violation)) => writeln!(out, "{at} {BROKEN} {violation}"),
         None => writeln!(
             out,
-            "well: seed {}, {:?}, {} faults, {} events, {} records",
+            "{WELL} seed {}, {:?}, {} faults, {} events, {} polls, {} records",
             report.seed,
             report.size,
             report.faults.len(),
             report.events,
+            report.polls,
             report.records
         ),
     };

@@ -3,7 +3,7 @@
 
 use std::{io, process::Command};
 
-use crate::seeds::Seeds;
+use crate::{seeds::Seeds, story};
 
 /// Runs each seed in two processes of this very program and compares what they print. True if it is
 /// the same.
@@ -36,5 +36,11 @@ pub fn twice(seeds: &Seeds) -> bool {
 fn told(seed: u64) -> io::Result<String> {
     let this = std::env::current_exe()?;
     let output = Command::new(this).args(["replay", "--seed", &seed.to_string()]).output()?;
-    String::from_utf8(output.stdout).map_err(io::Error::other)
+    let story = String::from_utf8(output.stdout).map_err(io::Error::other)?;
+    let ended = story.lines().last().is_some_and(story::is_an_end);
+    if !ended {
+        let last = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
+        return Err(io::Error::other(format!("its story has no end ({}): {last}", output.status)));
+    }
+    Ok(story)
 }

@@ -296,6 +296,8 @@ async fn what_is_not_there_is_exit_code_3_and_who_does_not_answer_5() {
         held(bed, "a", 1).await.write(1, 1..=2).await;
         let absent = ["--table", "t", "--sequence", "m"];
         assert_eq!(check(&[&bed.address()[..], &absent].concat()).0, 3);
+        let mistyped = ["--table", "trads", "--sequence", "n"];
+        assert_eq!(check(&[&bed.address()[..], &mistyped].concat()).0, 3, "no such table");
         assert_eq!(check(&[&bed.address()[..], &["--sequence", "n"]].concat()).0, 2, "of which table?");
     }
     assert_eq!(check(&["--sqlite", "/no/such/feeds.db"]).0, 3);

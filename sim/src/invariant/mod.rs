@@ -23,6 +23,7 @@ mod one_writer;
 mod session_outlives_validity;
 mod settled_is_kept;
 mod stopped_is_silent;
+mod stops_are_answered;
 mod tokens_are_for_the_living;
 mod watch_is_whole;
 mod moves_are_explained;
@@ -47,6 +48,7 @@ pub const AT_THE_END: &[(&str, &str)] = &[
     ("exactly_once", "After peace every record of a feed that can be resumed is in the sink once, in order."),
     ("every_flow_runs", "After peace every flow runs within the bound, and people are told so."),
     ("plan_is_stable", "After peace there is nothing left to move."),
+    ("nothing_panics", "Nothing panics, whether or not somebody catches it."),
 ];
 
 /// One sentence.
@@ -99,5 +101,6 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<rooms_are_respected::RoomsAreRespected>::default(),
         Box::<starts_are_paced::StartsArePaced>::default(),
         Box::<writes_are_guarded::WritesAreGuarded>::default(),
+        Box::<stops_are_answered::StopsAreAnswered>::default(),
     ]
 }

@@ -103,7 +103,7 @@ impl Tally {
 
 /// How many numbers a hole has; a column may hold the least and the greatest there are.
 fn size(hole: &RangeInclusive<i64>) -> i64 {
-    hole.end().saturating_sub(*hole.start()).saturating_add(1)
+    hole.end().saturating_sub(*hole.start()).saturating_add(1).max(0)
 }
 
 /// A flow's records in `tenure_rejected`.
@@ -119,7 +119,20 @@ impl Aside {
     /// True if so many numbers may be those of records that nobody can read, or that made way for
     /// newer ones.
     fn may_hold(&self, numbers: i64) -> bool {
-        self.count >= ASIDE_KEPT || numbers <= self.count - self.numbers.len() as i64
+        self.count >= ASIDE_KEPT || numbers <= self.unreadable()
+    }
+
+    fn unreadable(&self) -> i64 {
+        self.count - self.numbers.len() as i64
+    }
+
+    /// True if these may be the missing numbers. What made way for newer records is older than those
+    /// that are there: above the least number of them, each must be accounted for.
+    fn may_explain(&self, left: &Tally) -> bool {
+        let oldest = self.numbers.iter().min().filter(|_| self.count >= ASIDE_KEPT && left.more_holes == 0);
+        let Some(oldest) = oldest else { return self.may_hold(left.missing) };
+        let above = |hole: &RangeInclusive<i64>| size(&((*hole.start()).max(oldest + 1)..=*hole.end()));
+        left.holes.iter().map(above).fold(0, i64::saturating_add) <= self.unreadable()
     }
 }
 
@@ -334,7 +347,7 @@ fn holes(place: &str, tally: &Tally, aside: &Aside) -> Vec<Finding> {
         let more = left.holes.len() - first.len() + left.more_holes;
         let what = format!("missing: {} ({})", first_of(first, more, "hole"), count(left.missing, "number"));
         let remedy = "ask the feed: it never sent them, or the rows were deleted, or they were lost";
-        let excuse = aside.may_hold(left.missing).then_some(
+        let excuse = aside.may_explain(&left).then_some(
             "as many records of the flow, whose number cannot be read, were kept aside, see tenure_rejected",
         );
         found.push(Finding::violation("hole", place, what, remedy).unless(excuse));

@@ -92,6 +92,17 @@ fn a_record_that_was_kept_aside_is_no_hole() {
 }
 
 #[test]
+fn records_that_made_way_for_newer_ones_explain_only_what_is_older() {
+    let thousand: Vec<i64> = (6..1_006).collect();
+    let is_violation = |numbers: &[i64]| {
+        let said = found(numbers, &at(*numbers.last().unwrap()), kept(1_000, &thousand));
+        said.iter().any(|(code, violation, _)| *code == "hole" && *violation)
+    };
+    assert!(!is_violation(&[1, 4, 1_006]), "2, 3 and 5 may have been kept aside once");
+    assert!(is_violation(&[1, 4, 1_006, 1_009]), "1007 and 1008 are newer than what is kept");
+}
+
+#[test]
 fn repeated_rows_are_counted_and_the_first_is_named() {
     let what = "3 rows too many, the first at 2".to_owned();
     assert_eq!(found(&[1, 2, 2, 2, 3, 3], &at(3), kept(0, &[])), [("duplicate", true, what)]);

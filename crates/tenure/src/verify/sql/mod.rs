@@ -79,11 +79,19 @@ impl Sink {
     /// Everything about the target at one moment: one snapshot.
     ///
     /// # Errors
-    /// It does not answer, or lacks a column that was named.
+    /// It does not answer, or lacks a column that was named, or a table that only the person knows of.
     pub async fn moment(&self, target: &Target) -> Result<Facts, Trouble> {
-        match self {
+        let facts = match self {
             Sink::Sqlite(file) => file.moment(target),
             Sink::Postgres(server) => server.moment(target).await,
+        }?;
+        // A document's table comes with the first claim; a name that somebody typed must be right.
+        let absent = target.tables.iter().zip(&facts.tables).find(|(_, found)| found.is_none());
+        match absent {
+            Some((table, _)) if !target.documented => {
+                Err(Trouble::Missing(format!("{} has no table {}; look at `--table`", self.name(), table.name)))
+            }
+            _ => Ok(facts),
         }
     }
 
