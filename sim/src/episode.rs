@@ -1,7 +1,10 @@
 //! One seed: a cluster comes up, flows are applied, trouble comes, trouble ends, and everything has
 //! to be well again within a bound.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tenure::api::door::{Change, Door, Sight};
 use tenure_core::{
@@ -283,8 +286,16 @@ impl Stage {
     /// People stop some flows at peace; whether they are answered is judged by `stops_are_answered`.
     fn stop_some(&self) {
         let hand = self.hand();
+        // Who is to run no more cannot be suspended.
+        let wanted = self.cluster.look(|door| {
+            let sight = door.sight();
+            let wanted = |spec: &&Spec| sight.flow(&spec.id).is_some_and(|(flow, _)| flow.desired.outcome().is_none());
+            self.documents.iter().filter(wanted).map(|spec| spec.id.clone()).collect::<BTreeSet<_>>()
+        });
         for spec in self.documents.iter().filter(|spec| hand.is_held_back(&spec.id)) {
-            self.cluster.ask(0, spec.id.clone(), Change::Suspend { force: false });
+            if wanted.as_ref().is_some_and(|wanted| wanted.contains(&spec.id)) {
+                self.cluster.ask(0, spec.id.clone(), Change::Suspend { force: false });
+            }
             let (this, id) = (self.hand(), spec.id.clone());
             self.around.executor.after(STOPPED, move || this.cluster.ask(0, id, Change::Resume));
         }
