@@ -1,15 +1,12 @@
 //! The cluster as a whole, and what the planner would do.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 
 use super::{
     Shared,
     door::Refusal,
     problem::{Problem, ProblemView},
-    request::node_name,
+    request::{Path, node_name},
     views::{ClusterView, MemberGoneView, PlanView},
 };
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
 };
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use super::{
     Shared,
     door::{Refusal, Sight},
     problem::{Problem, ProblemView},
-    request::{self, Params, flow_id},
+    request::{self, Params, Path, flow_id},
     views::{FlowPage, FlowView, HistoryView, Known, OutcomeView, past},
 };
 use crate::documents;

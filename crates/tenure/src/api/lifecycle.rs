@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
 };
 use serde::Deserialize;
@@ -23,7 +23,7 @@ use super::{
     door::{Change, Sight},
     flows::not_found,
     problem::{Problem, ProblemView},
-    request::{self, Params, flow_id},
+    request::{self, Params, Path, flow_id},
     stopping::{Stopped, forgotten, stopped},
     views::{Known, ReachedView},
 };

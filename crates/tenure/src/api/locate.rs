@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -11,7 +11,7 @@ use super::{
     Shared,
     flows::not_found,
     problem::{Problem, ProblemView},
-    request::flow_id,
+    request::{Path, flow_id},
     views::{Known, LocateView},
 };
 

@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use tenure_core::{flow::State as FlowState, id::NodeName, moment::Moment, record::Cordon};
 
 use super::{
     Shared,
     door::{Refusal, Sight},
     problem::{Problem, ProblemView},
-    request::node_name,
+    request::{Path, node_name},
     views::{CordonView, Known, NodePage, NodeView, cordon_word},
 };
 

@@ -2,7 +2,7 @@
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequestParts, Query},
+    extract::{self, FromRequestParts, Query},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -20,6 +20,19 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         let read = Query::<T>::try_from_uri(&parts.uri);
         read.map(|Query(query)| Params(query))
             .map_err(|refused| Problem::new(StatusCode::BAD_REQUEST, "bad_query", refused.body_text()))
+    }
+}
+
+/// A part of the path.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Path<T>, Problem> {
+        let read = extract::Path::<T>::from_request_parts(parts, state).await;
+        read.map(|extract::Path(part)| Path(part))
+            .map_err(|refused| Problem::new(StatusCode::BAD_REQUEST, "bad_path", refused.body_text()))
     }
 }
 

@@ -123,6 +123,15 @@ async fn a_flow_is_put_read_listed_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_path_that_is_no_text_is_refused_like_everything_else() {
+    let (_, router) = bench();
+    for path in ["/v1/flows/%ff", "/v1/nodes/%ff", "/v1/locate/a%c3"] {
+        let (status, problem) = call(&router, "GET", path, "").await;
+        assert_eq!((status, problem["code"].as_str()), (400, Some("bad_path")), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_has_pages_and_filters() {
     let (door, router) = bench();
     applied(&router, &["a", "b", "c", "d", "e"]).await;
