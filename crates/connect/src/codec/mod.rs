@@ -8,6 +8,8 @@ use crate::record::{Position, Projection, REJECTED_KEEP, Rejected, Row};
 mod lines;
 mod ndjson;
 mod position;
+#[cfg(test)]
+mod properties;
 
 pub use position::{Kind, Mark, POSITION_MAX};
 

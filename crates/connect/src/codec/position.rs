@@ -143,5 +143,15 @@ mod tests {
             let spelled = format!("{b}.{}", "0".repeat(zeros + 1));
             prop_assert_eq!(compare(&a.to_string(), &spelled), Some(a.cmp(&b)));
         }
+
+        #[test]
+        fn numbers_are_in_one_order_however_they_are_spelled(
+            numbers in proptest::collection::vec("-?(0|[1-9][0-9]{0,3})(\\.[0-9]{1,3})?([eE][-+]?[0-9]{1,20})?", 3),
+        ) {
+            let above = |a: usize, b: usize| number(&numbers[a]).is_above(&Position(numbers[b].as_str().into()));
+            prop_assert!((0..3).all(|n| !above(n, n)), "above itself: {numbers:?}");
+            prop_assert!(!(above(0, 1) && above(1, 0)), "above each other: {numbers:?}");
+            prop_assert!(!(above(0, 1) && above(1, 2)) || above(0, 2), "not transitive: {numbers:?}");
+        }
     }
 }
