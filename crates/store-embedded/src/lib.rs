@@ -69,6 +69,8 @@ mod machine;
 mod members;
 mod net;
 mod proof;
+#[cfg(test)]
+mod properties;
 mod raft;
 mod record;
 mod remote;

@@ -56,9 +56,9 @@ pub(crate) trait Body: Sized {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Numbered<T> {
-    number: u64,
-    body: T,
+pub(crate) struct Numbered<T> {
+    pub(crate) number: u64,
+    pub(crate) body: T,
 }
 
 /// Why there is no answer.
