@@ -250,4 +250,6 @@ fn whole(name: &Arc<str>, piece: &Piece<'_>, message: &str) -> Mistake {
 }
 
 #[cfg(test)]
+pub(crate) mod properties;
+#[cfg(test)]
 mod tests;

@@ -17,6 +17,8 @@ pub mod keys;
 pub mod handover;
 pub mod plans;
 pub mod people;
+#[cfg(test)]
+mod properties;
 pub mod restored;
 pub mod sessions;
 pub mod watching;
