@@ -121,7 +121,13 @@ pub(crate) async fn welcome(stream: &mut Box<dyn Stream>, cluster: u128, member:
 }
 
 impl Hello {
-    fn objection(&self, cluster: u128, member: u64) -> Option<String> {
+    /// One for each kind of connection.
+    pub(crate) fn all(cluster: Option<u128>, to: u64) -> Vec<Hello> {
+        let channels = [Channel::Raft { to }, Channel::Snapshot { to }, Channel::Store, Channel::Watch, Channel::App];
+        channels.map(|channel| Hello { magic: MAGIC, protocol: PROTOCOL, cluster, channel }).into()
+    }
+
+    pub(crate) fn objection(&self, cluster: u128, member: u64) -> Option<String> {
         if self.magic != MAGIC {
             return Some("this is a Tenure peer port; the caller speaks something else".to_owned());
         }

@@ -60,6 +60,8 @@ mod enter;
 mod error;
 mod fatal;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod hello;
 mod home;
 mod lessor;

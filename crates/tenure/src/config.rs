@@ -191,10 +191,18 @@ impl RawConfig {
         let named = self.config.clone();
         let path = named.clone().unwrap_or_else(|| PathBuf::from(FILE));
         match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(self.or(file::read(&path.display().to_string(), &text)?)),
+            Ok(text) => Ok(self.or(RawConfig::from_text(&path.display().to_string(), &text)?)),
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(self),
             Err(error) => Err(vec![format!("{}: {error}", path.display())]),
         }
+    }
+
+    /// Reads the text of a `tenure.toml`; `name` is what it is called in complaints.
+    ///
+    /// # Errors
+    /// What is wrong with it, each with `name:line:column`.
+    pub fn from_text(name: &str, text: &str) -> Result<RawConfig, Vec<String>> {
+        file::read(name, text)
     }
 
     fn or(self, file: RawConfig) -> RawConfig {

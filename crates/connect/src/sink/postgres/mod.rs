@@ -8,6 +8,8 @@ mod address;
 mod desk;
 mod encode;
 mod fence;
+#[doc(hidden)]
+pub mod fuzz;
 mod instant;
 mod session;
 mod table;
