@@ -13,7 +13,7 @@ fn root() -> PathBuf {
 /// Every Rust file of ours, as (path from the root, text).
 fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for top in ["crates", "sim", "chaos", "xtask"] {
+    for top in ["crates", "sim", "chaos", "fuzz", "xtask"] {
         walk(&root().join(top), &mut found);
     }
     let name = |path: &Path| path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
