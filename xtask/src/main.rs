@@ -1,8 +1,9 @@
-//! The project's chores: `cargo xtask test | lint | ci | bench | chaos`. No dependencies, so that it is
+//! The project's chores: `cargo xtask test | lint | sim | bugs | chaos | fuzz | ci | bench`. No dependencies, so that it is
 //! built in a moment.
 
 mod bank;
 mod debian;
+mod fuzz;
 mod steps;
 
 use std::process::ExitCode;
@@ -23,6 +24,9 @@ The project's chores.
   cargo xtask bench    the benchmarks: cold start of 10,000 flows
   cargo xtask chaos    real processes under real faults: [--minutes N] [--seed S] [--engine E],
                        and more (--help); with --debug first, on the debug build; docs/chaos.md
+  cargo xtask fuzz [--seconds 60] [TARGET...]
+                       each fuzz target under libFuzzer for a while (needs a C++ compiler);
+                       `cargo run -p tenure-fuzz` lists them
 
 Process tests run one after another, because each of them fills the machine. To run one of them:
 
@@ -40,7 +44,8 @@ fn main() -> ExitCode {
         "bugs" if rest.iter().any(|word| word == "--check") => bank::check(),
         "bugs" => bank::hunt(&rest),
         "bench" => bench(),
-        "chaos" => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "chaos" => chaos(&rest),
+        "fuzz" => fuzz::fuzz(&rest),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())

@@ -30,6 +30,7 @@ pub(crate) fn run_with(step: &str, program: &str, args: &[&str], env: &[(&str, &
     }
 }
 
+/// The workspace's root.
 pub(crate) fn root() -> &'static str {
     concat!(env!("CARGO_MANIFEST_DIR"), "/..")
 }
