@@ -169,21 +169,17 @@ pub fn sealed_anyway(place: &[u8], payload: &[u8]) -> Vec<u8> {
 
 /// A state as a snapshot's bytes.
 pub fn snapshot(index: u64, state: State) -> Vec<u8> {
-    let mut bytes = Vec::new();
     let content = Content { last: log_id(index), membership: snapshot::no_membership(), state };
-    // Memory takes everything.
-    let _written = snapshot::encode(&content, &mut bytes);
-    bytes
+    snapshot::encode(&content).unwrap_or_default().concat()
 }
 
 /// Reads a snapshot: the state in it, and the snapshot written anew.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read_snapshot(mut bytes: &[u8]) -> Result<(State, Vec<u8>), String> {
-    let content = snapshot::decode(&mut bytes)?;
-    let mut again = Vec::new();
-    snapshot::encode(&content, &mut again).map_err(|error| error.to_string())?;
+pub fn read_snapshot(bytes: &[u8]) -> Result<(State, Vec<u8>), String> {
+    let content = snapshot::decode(bytes)?;
+    let again = snapshot::encode(&content).map_err(|error| error.to_string())?.concat();
     Ok((content.state, again))
 }
 
