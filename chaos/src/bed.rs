@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The environment variable of the nodes with the address of the database.
-const PG_URL: &str = "PG_URL";
+pub(crate) const PG_URL: &str = "PG_URL";
 /// How much fits on a server's disk: several times what the store's log and snapshots need.
 const DISK: &CStr = c"size=384m";
 /// What a process says that ends because it cannot go on.

@@ -17,6 +17,7 @@ mod sink;
 mod storm;
 mod switches;
 mod trouble;
+mod verify;
 mod watcher;
 mod wishes;
 

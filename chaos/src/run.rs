@@ -21,7 +21,9 @@ use crate::{
     readers,
     record::{lock, seconds},
     report::{self, Report},
+    sink::Account,
     storm::Storm,
+    verify,
     wishes::{self, People},
 };
 
@@ -85,7 +87,9 @@ pub(crate) async fn run(
     }
     let (resumable, unrepeatable) = balance(&bed, &mut accusations).await?;
     catch_up(&bed).await;
-    let changes = bed.sink.history(&bed.record).await.map_err(io::Error::other)?;
+    let Account { changes, accusations: stale } = bed.sink.account(&bed.record).await.map_err(io::Error::other)?;
+    accusations.extend(stale);
+    accusations.extend(verify::findings(&bed, tenure, dir).await?);
     let rejected = bed.sink.rejected().await.map_err(io::Error::other)?;
     keeper.abort();
     accusations.extend(report::surprises(&bed));

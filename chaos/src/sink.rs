@@ -23,21 +23,46 @@ const OWN_TABLE: &str = "CREATE TABLE trades (feed text, seq bigint, at bigint, 
 /// A row per change of a fence, in the transaction that made it: what is rolled back was not. For one
 /// flow the order of `id` is the order of the commits, because the row stays locked until the commit.
 const AUDIT: &str = "
-CREATE TABLE chaos_audit (id bigserial PRIMARY KEY, by xid8 NOT NULL, raised boolean NOT NULL,
+CREATE TABLE chaos_audit (id bigserial PRIMARY KEY, by xid8 NOT NULL, what text NOT NULL,
     flow text NOT NULL, lineage bigint NOT NULL, epoch bigint NOT NULL, attempt bigint NOT NULL,
     holder text NOT NULL, seq bigint NOT NULL, position text);
-CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO chaos_audit (by, raised, flow, lineage, epoch, attempt, holder, seq, position)
-    VALUES (pg_current_xact_id(), TG_OP = 'INSERT' OR NEW.seq = OLD.seq,
-        NEW.flow, NEW.lineage, NEW.epoch, NEW.attempt, NEW.holder, NEW.seq, NEW.position);
+CREATE TABLE chaos_began AS SELECT pg_current_xact_id() AS by;
+CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE
+    fence tenure_flow_fence := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    change text := CASE WHEN TG_OP = 'DELETE' THEN 'deleted'
+        WHEN TG_OP = 'INSERT' OR NEW.seq = OLD.seq THEN 'raised' ELSE 'moved' END;
+BEGIN
+    INSERT INTO chaos_audit (by, what, flow, lineage, epoch, attempt, holder, seq, position)
+    VALUES (pg_current_xact_id(), change,
+        fence.flow, fence.lineage, fence.epoch, fence.attempt, fence.holder, fence.seq, fence.position);
     RETURN NULL;
 END $$;
-CREATE TRIGGER chaos_audit AFTER INSERT OR UPDATE ON tenure_flow_fence
+CREATE TRIGGER chaos_audit AFTER INSERT OR UPDATE OR DELETE ON tenure_flow_fence
     FOR EACH ROW EXECUTE FUNCTION chaos_audit();";
 
 /// What happened, with the moment of the commit. The moment is the server's, of the same wall clock.
 const HISTORY: &str = "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xid(by))) * 1000000)::bigint,
-    by::text, raised, flow, lineage, epoch, attempt, holder, seq, position FROM chaos_audit ORDER BY id";
+    by::text, what, flow, lineage, epoch, attempt, holder, seq, position FROM chaos_audit ORDER BY id";
+
+/// The rows since the account began, by transaction and in the order in which they came. What a
+/// transaction wrote that was numbered before may have moved its fence before, too.
+const ROWS: &str = "SELECT by::text, feed, seq FROM trades WHERE by > (SELECT by FROM chaos_began) ORDER BY came";
+
+/// Damage by hand, a transaction each: a row twice; a fence that falls; a row that is taken out and put
+/// back, so that nothing is missing, but by a transaction that moves no fence; a fence row that goes.
+/// The feeds 0 to 2 can be resumed.
+const DAMAGE: [&str; 4] = [
+    "INSERT INTO trades (feed, seq, at, price) SELECT feed, seq, at, price FROM trades
+        WHERE feed = 'f000' ORDER BY seq LIMIT 1",
+    "UPDATE tenure_flow_fence SET lineage = lineage - 1 WHERE flow = 'f000'",
+    "WITH gone AS (DELETE FROM trades WHERE ctid =
+            (SELECT ctid FROM trades WHERE feed = 'f001' ORDER BY seq LIMIT 1) RETURNING feed, seq, at, price)
+        INSERT INTO trades (feed, seq, at, price) SELECT * FROM gone",
+    "DELETE FROM tenure_flow_fence WHERE flow = 'f002'",
+];
+
+/// So many rows or flows are named in an accusation.
+const NAMED_MAX: usize = 5;
 
 /// See the module's head. Clones share the server.
 #[derive(Clone)]
@@ -55,6 +80,15 @@ pub(crate) struct Change {
     pub(crate) event: Event,
     /// The position that the row has since.
     pub(crate) position: Option<u64>,
+}
+
+/// The account of a run.
+#[derive(Default)]
+pub(crate) struct Account {
+    /// Every change of a fence, with the records that came in the same transaction.
+    pub(crate) changes: Vec<Change>,
+    /// What no fence explains.
+    pub(crate) accusations: Vec<String>,
 }
 
 impl Sink {
@@ -113,14 +147,13 @@ impl Sink {
         client.batch_execute("ROLLBACK").await
     }
 
-    /// A row twice, and a fence that falls: what the judge must notice. The feed whose number is 0 can be
-    /// resumed.
+    /// Damages it by hand: what the judge must notice.
     pub(crate) async fn damage(&self) -> Result<(), tokio_postgres::Error> {
         let client = self.client().await?;
-        let sql = "INSERT INTO trades (feed, seq, at, price) SELECT feed, seq, at, price FROM trades
-                WHERE feed = 'f000' ORDER BY seq LIMIT 1;
-            UPDATE tenure_flow_fence SET lineage = lineage - 1 WHERE flow = 'f000'";
-        client.batch_execute(sql).await
+        for sql in DAMAGE {
+            client.batch_execute(sql).await?;
+        }
+        Ok(())
     }
 
     async fn client(&self) -> Result<Client, tokio_postgres::Error> {
@@ -151,40 +184,81 @@ impl Sink {
         Ok(client.query_one("SELECT count(*) FROM tenure_rejected", &[]).await?.get(0))
     }
 
-    /// Every change of a fence, with the records that came in the same transaction.
-    pub(crate) async fn history(&self, record: &Record) -> Result<Vec<Change>, tokio_postgres::Error> {
+    /// Every change of a fence, and the rows that came without one.
+    pub(crate) async fn account(&self, record: &Record) -> Result<Account, tokio_postgres::Error> {
         let client = self.client().await?;
         let mut rows_of = rows(&client).await?;
         let changes = client.query_raw::<_, i64, _>(HISTORY, []).await?;
         let mut changes = std::pin::pin!(changes);
-        let mut history = Vec::new();
+        let mut account = Account::default();
         while let Some(row) = changes.try_next().await? {
             let number = |column: usize| row.get::<_, i64>(column) as u64;
-            let Ok(flow) = FlowId::new(row.get(3)) else { continue };
+            let name: &str = row.get(3);
+            let at = record.at_wall(number(0));
+            let Ok(flow) = FlowId::new(name) else {
+                account.accusations.push(format!("fences_are_of_flows: {at} {name:?} is no flow's id"));
+                continue;
+            };
             let token = Token { lineage: number(4), epoch: number(5), attempt: number(6) as u32 };
             let holder = Holder(u128::from_str_radix(row.get(7), 16).unwrap_or(0));
             let (sink, seq) = (0, number(8));
-            let event = if row.get(2) {
-                Event::Claimed { sink, flow, token, holder, seq }
-            } else {
-                let records = rows_of.remove(&(row.get::<_, String>(1), flow.to_string())).unwrap_or_default();
-                Event::Committed { sink, flow, token, holder, seq, records }
+            let event = match row.get(2) {
+                "raised" => Event::Claimed { sink, flow, token, holder, seq },
+                "moved" => {
+                    let records = rows_of.remove(&(row.get::<_, String>(1), flow.to_string())).unwrap_or_default();
+                    Event::Committed { sink, flow, token, holder, seq, records }
+                }
+                _ => {
+                    account.accusations.push(format!("fence_is_kept: {at} the fence row of {flow} {token} was deleted"));
+                    continue;
+                }
             };
             let position = row.get::<_, Option<String>>(9).and_then(|position| position.parse().ok());
-            history.push(Change { at: record.at_wall(number(0)), event, position });
+            account.changes.push(Change { at, event, position });
         }
-        Ok(history)
+        account.accusations.extend(stale(&rows_of));
+        Ok(account)
     }
 }
 
 /// The records of each transaction and feed, in the order in which they came.
-async fn rows(client: &Client) -> Result<BTreeMap<(String, String), Vec<u64>>, tokio_postgres::Error> {
-    let sql = "SELECT by::text, feed, seq FROM trades ORDER BY came";
-    let rows = client.query_raw::<_, i64, _>(sql, []).await?;
+type RowsOf = BTreeMap<(String, String), Vec<u64>>;
+
+async fn rows(client: &Client) -> Result<RowsOf, tokio_postgres::Error> {
+    let rows = client.query_raw::<_, i64, _>(ROWS, []).await?;
     let mut rows = std::pin::pin!(rows);
-    let mut of: BTreeMap<(String, String), Vec<u64>> = BTreeMap::new();
+    let mut of = RowsOf::new();
     while let Some(row) = rows.try_next().await? {
         of.entry((row.get(0), row.get(1))).or_default().push(row.get::<_, i64>(2) as u64);
     }
     Ok(of)
+}
+
+/// What is left when every batch has its rows came past the fence.
+fn stale(left: &RowsOf) -> Option<String> {
+    let some: Vec<String> = left
+        .iter()
+        .take(NAMED_MAX)
+        .map(|((by, feed), records)| format!("{feed} {records:?} by transaction {by}"))
+        .collect();
+    (!left.is_empty()).then(|| {
+        format!(
+            "stale_row: Every row comes in a transaction that moves its flow's fence. {} did not: {}",
+            left.values().map(Vec::len).sum::<usize>(),
+            some.join("; ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_no_batch_brought_are_named_and_counted() {
+        assert_eq!(stale(&RowsOf::new()), None);
+        let left = RowsOf::from([(("77".to_owned(), "f001".to_owned()), vec![3, 4])]);
+        let said = stale(&left).unwrap();
+        assert!(said.contains("2 did not") && said.contains("f001 [3, 4] by transaction 77"), "{said}");
+    }
 }

@@ -63,10 +63,14 @@ fn a_short_storm_breaks_no_invariant_and_loses_nothing() {
 }
 
 #[test]
-fn a_row_that_is_there_twice_and_a_fence_that_falls_are_noticed() {
+fn each_kind_of_damage_is_noticed() {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let (ran, report) = storm(&["--minutes", "0.1", "--sabotage"]);
     assert_eq!(ran.status.code(), Some(1), "{}", String::from_utf8_lossy(&ran.stderr));
-    assert!(report.contains("exactly_once"), "{report}");
-    assert!(report.contains("fence_grows"), "{report}");
+    let said = |rule: &str, of: &str| report.lines().any(|line| line.contains(rule) && line.contains(of));
+    assert!(said("exactly_once", ""), "a row twice: {report}");
+    assert!(said("fence_grows", "f000"), "a fence that falls: {report}");
+    assert!(said("stale_row", "f001"), "a row that no batch brought: {report}");
+    assert!(said("fence_is_kept", "f002"), "a fence row that goes: {report}");
+    assert!(said("tenure_verify", "no_fence_row"), "and what the product's own check finds: {report}");
 }
