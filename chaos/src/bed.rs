@@ -40,8 +40,6 @@ use crate::{
 pub(crate) const PG_URL: &str = "PG_URL";
 /// How much fits on a server's disk: several times what the store's log and snapshots need.
 const DISK: &CStr = c"size=384m";
-/// What a process says that ends because it cannot go on.
-const LAST_WORDS: &str = "this node cannot go on";
 /// How long the cluster may take to come up.
 const UP_WITHIN: Duration = Duration::from_secs(90);
 /// Ports of machines that have an address of their own.
@@ -316,9 +314,6 @@ impl Bed {
                 self.record.put(Event::Down(pid));
                 let why = excuse.unwrap_or("nobody asked for it");
                 self.record.note(format!("{} ended ({status}): {why}", machine.name));
-                if status.contains("SIGABRT") && !machine.last_words().contains(LAST_WORDS) {
-                    lock(&self.surprises).push(format!("{} {} ended without a word", self.record.now(), machine.name));
-                }
                 if excuse.is_some() {
                     self.excused_ends.fetch_add(1, Ordering::Relaxed);
                 } else {

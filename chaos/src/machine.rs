@@ -6,9 +6,9 @@ use std::{
     fs,
     io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::{Mutex, mpsc},
     thread,
     time::Instant,
@@ -30,6 +30,9 @@ use crate::{
 };
 
 type Errand = Box<dyn FnOnce() + Send>;
+
+/// What a process says that ends because it cannot go on.
+const LAST_WORDS: &str = "this node cannot go on";
 
 /// What `tenure up` allows where nothing else is said.
 pub(crate) const STARTS_PER_SECOND: u32 = 500;
@@ -118,12 +121,40 @@ struct Life {
     frozen: bool,
     /// When it may be started again; none while it must stay down.
     start_at: Option<Instant>,
-    /// Until when its end by itself is no surprise, and why.
-    excuse: Option<(Instant, &'static str)>,
+    /// Which ends of this process are no surprise.
+    excuses: Excuses,
+    /// Its disk is being spoiled: so, for whoever is started meanwhile, too.
+    spoilt: Option<&'static str>,
     /// When it was last started, until it has served.
     started: Option<Instant>,
     /// What its boot-time clock is ahead, in seconds.
     boot_ahead: i64,
+}
+
+/// What may make a process end, and how it must end then.
+#[derive(Clone, Copy, Default)]
+struct Excuses {
+    /// It was asked to.
+    asked: bool,
+    /// Its disk is or was spoilt: until when that counts (none: it still is), and how.
+    disk: Option<(Option<Instant>, &'static str)>,
+}
+
+impl Excuses {
+    /// Why a process that ends like this may; none if it must not.
+    fn of(&self, status: ExitStatus, now: Instant, has_served: bool, last_words: &str) -> Option<&'static str> {
+        let by = |signal: Signal| status.signal() == Some(signal.as_raw());
+        // Before it listens for the signal, the signal itself ends it.
+        let obeyed = status.success() || (!has_served && by(Signal::TERM));
+        if self.asked && obeyed {
+            return Some("it was asked to end");
+        }
+        let (until, why) = self.disk?;
+        let gave_up = by(Signal::ABORT) && last_words.contains(LAST_WORDS);
+        // One that cannot even come up on such a disk says so, and is in nobody's way.
+        let stayed_down = !has_served && status.code().is_some_and(|code| code != 0);
+        (until.is_none_or(|until| now < until) && (gave_up || stayed_down)).then_some(why)
+    }
 }
 
 /// What a look at a machine showed.
@@ -131,7 +162,7 @@ pub(crate) enum Seen {
     /// Nothing new.
     Nothing,
     /// Its process has ended by itself; the excuse, if there is one.
-    Ended(Pid, String, Option<&'static str>),
+    Ended(Pid, ExitStatus, Option<&'static str>),
     /// It may be started.
     Due,
 }
@@ -149,11 +180,6 @@ impl Machine {
         self.plan.peer
     }
 
-    /// The last lines of its log.
-    pub(crate) fn last_words(&self) -> String {
-        self.plan.last_words(5)
-    }
-
     /// Where its log is.
     pub(crate) fn log(&self) -> &Path {
         &self.plan.log
@@ -168,6 +194,7 @@ impl Machine {
         let node = NodeName::new(&self.name).map_err(io::Error::other)?;
         record.put(Event::Up { pid, node, holder: Holder(0), capacity: None, pace: STARTS_PER_SECOND });
         life.process = Some((pid, process));
+        life.excuses = Excuses { disk: life.spoilt.map(|why| (None, why)), asked: false };
         life.frozen = false;
         life.start_at = None;
         life.started = Some(Instant::now());
@@ -186,10 +213,10 @@ impl Machine {
     }
 
     /// SIGTERM. It is started again at the earliest at that moment, after it has ended.
-    pub(crate) fn ask_to_end(&self, again: Instant, patience: Instant) -> io::Result<()> {
+    pub(crate) fn ask_to_end(&self, again: Instant) -> io::Result<()> {
         let mut life = lock(&self.life);
         life.start_at = Some(again);
-        life.excuse = Some((patience, "it was asked to end"));
+        life.excuses.asked = life.process.is_some();
         life.process.as_mut().map_or(Ok(()), |(_, process)| process.signal(Signal::TERM))
     }
 
@@ -212,9 +239,19 @@ impl Machine {
         Ok(())
     }
 
-    /// Until then its process may end by itself.
-    pub(crate) fn excuse(&self, until: Instant, why: &'static str) {
-        lock(&self.life).excuse = Some((until, why));
+    /// From now on its disk is spoilt, so that its process may have to end.
+    pub(crate) fn spoil_disk(&self, why: &'static str) {
+        let mut life = lock(&self.life);
+        life.spoilt = Some(why);
+        life.excuses.disk = Some((None, why));
+    }
+
+    /// Its disk is good again; the process of now may still end for it until then.
+    pub(crate) fn mend_disk(&self, until: Instant) {
+        let mut life = lock(&self.life);
+        if let (Some(why), Some(disk)) = (life.spoilt.take(), &mut life.excuses.disk) {
+            *disk = (Some(until), why);
+        }
     }
 
     /// What its boot-time clock is ahead from the next start on, in seconds.
@@ -226,13 +263,14 @@ impl Machine {
     pub(crate) fn look(&self, again: Instant) -> io::Result<Seen> {
         let mut life = lock(&self.life);
         let now = Instant::now();
-        let excuse = life.excuse.filter(|(until, _)| now < *until).map(|(_, why)| why);
+        let (excuses, has_served) = (life.excuses, life.started.is_none());
         let Some((pid, process)) = &mut life.process else {
             let due = life.start_at.is_some_and(|at| now >= at);
             return Ok(if due { Seen::Due } else { Seen::Nothing });
         };
         let Some(status) = process.ended()? else { return Ok(Seen::Nothing) };
-        let seen = Seen::Ended(*pid, status.to_string(), excuse);
+        let excuse = excuses.of(status, now, has_served, &self.plan.last_words(20));
+        let seen = Seen::Ended(*pid, status, excuse);
         life.process = None;
         life.start_at = Some(life.start_at.unwrap_or(again).max(again));
         Ok(seen)
@@ -346,5 +384,44 @@ impl Lives {
             lives.get(place.checked_sub(1)?)?.2
         };
         self.0.values().find_map(of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const CODE_0: i32 = 0;
+    const CODE_1: i32 = 1 << 8;
+    const SIGABRT: i32 = 6;
+    const SIGTERM: i32 = 15;
+    const WORDS: &str = "tenure: the disk; this node cannot go on and ends at once";
+
+    fn excused(excuses: Excuses, status: i32, has_served: bool, words: &str) -> bool {
+        excuses.of(ExitStatus::from_raw(status), Instant::now(), has_served, words).is_some()
+    }
+
+    #[test]
+    fn who_was_asked_to_end_must_end_well_and_nothing_else_is_excused() {
+        let asked = Excuses { asked: true, disk: None };
+        assert!(excused(asked, CODE_0, true, ""));
+        assert!(!excused(asked, CODE_1, true, ""));
+        assert!(!excused(asked, SIGABRT, true, WORDS), "a crash while it ends is a crash");
+        assert!(!excused(asked, SIGTERM, true, "") && excused(asked, SIGTERM, false, ""));
+        assert!(!excused(Excuses::default(), CODE_0, true, ""), "nobody asked for it");
+    }
+
+    #[test]
+    fn a_spoilt_disk_excuses_an_end_with_last_words_for_as_long_as_it_counts() {
+        let now = Instant::now();
+        let spoilt = |until| Excuses { asked: false, disk: Some((until, "full")) };
+        assert!(excused(spoilt(None), SIGABRT, true, WORDS));
+        assert!(!excused(spoilt(None), SIGABRT, true, "without a word"));
+        assert!(!excused(spoilt(None), CODE_0, true, WORDS) && !excused(spoilt(None), CODE_1, true, ""));
+        assert!(excused(spoilt(None), CODE_1, false, ""), "it cannot come up");
+        assert!(excused(spoilt(Some(now + Duration::from_secs(60))), SIGABRT, true, WORDS));
+        assert!(!excused(spoilt(Some(now)), SIGABRT, true, WORDS), "long over");
     }
 }

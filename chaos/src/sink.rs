@@ -209,7 +209,9 @@ impl Sink {
                     Event::Committed { sink, flow, token, holder, seq, records }
                 }
                 _ => {
-                    account.accusations.push(format!("fence_is_kept: {at} the fence row of {flow} {token} was deleted"));
+                    account
+                        .accusations
+                        .push(format!("fence_is_kept: {at} the fence row of {flow} {token} was deleted"));
                     continue;
                 }
             };

@@ -25,6 +25,9 @@ use crate::{
 /// A failed sync must end its process within this.
 const FATAL_WITHIN: Duration = Duration::from_secs(10);
 
+/// What could not be written while a disk was full may end a process so long after.
+const DISK_ECHO: Duration = Duration::from_secs(20);
+
 /// A process that is asked to end hands its flows over, and must have ended within this.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -133,9 +136,8 @@ impl Storm {
                 self.back(&machine).await;
             }
             Kind::Terminate => {
-                let now = Instant::now();
                 let before = machine.pid();
-                machine.ask_to_end(now + span, now + ENDS_WITHIN * 2)?;
+                machine.ask_to_end(Instant::now() + span)?;
                 self.ended(&machine, before).await;
                 self.back(&machine).await;
             }
@@ -153,11 +155,11 @@ impl Storm {
                 self.spoil_ways(kind, &machine, span, dice).await;
             }
             Kind::DiskFull => {
-                machine.excuse(Instant::now() + span + Duration::from_secs(20), "its disk is full");
+                machine.spoil_disk("its disk was full");
                 machine.fill_disk()?;
                 self.pause(span).await;
                 machine.free_disk()?;
-                machine.excuse(Instant::now() + Duration::from_secs(20), "its disk was full");
+                machine.mend_disk(Instant::now() + DISK_ECHO);
             }
             Kind::SlowSync => {
                 machine.switches.slow_syncs(200 + dice.below(3_000) as i64)?;
@@ -185,9 +187,11 @@ impl Storm {
     /// A process whose sync failed does not know what is on its disk: it must end.
     async fn fail_a_sync(&self, machine: &Machine, span: Duration) -> io::Result<()> {
         let before = machine.pid();
-        machine.excuse(Instant::now() + span + FATAL_WITHIN * 3, "a sync of it failed");
+        machine.spoil_disk("a sync of it failed");
         machine.switches.fail_one_sync()?;
         self.pause(span).await;
+        // A process that is started from now on has nothing to do with it.
+        machine.mend_disk(Instant::now() + FATAL_WITHIN);
         if !machine.switches.has_failed()? {
             // It had nothing to sync.
             return machine.switches.fail_no_sync();
