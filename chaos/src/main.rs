@@ -8,6 +8,7 @@ mod fault;
 mod figures;
 mod judge;
 mod kernel;
+mod logs;
 mod machine;
 mod readers;
 mod record;

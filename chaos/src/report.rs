@@ -191,23 +191,6 @@ fn figures_of_stalls(stalls: &[Duration]) -> String {
     }
 }
 
-/// The ERROR lines of all logs, without their times and numbers, and how often each came.
-pub(crate) fn errors(bed: &Bed) -> BTreeMap<String, usize> {
-    let mut errors = BTreeMap::new();
-    for machine in &bed.machines {
-        let text =
-            std::fs::read(machine.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        for line in text.lines() {
-            // Last words do not go through the log.
-            if let Some(said) = line.split_once(" ERROR ").map(|(_, said)| said).or(line.strip_prefix("tenure: ")) {
-                let shape: String = said.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(160).collect();
-                *errors.entry(shape).or_default() += 1;
-            }
-        }
-    }
-    errors
-}
-
 /// What processes did unasked.
 pub(crate) fn surprises(bed: &Bed) -> Vec<String> {
     lock(&bed.surprises).iter().map(|line| format!("processes_end_for_a_reason: {line}")).collect()

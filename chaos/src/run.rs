@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     bed::{Bed, Class, Permitted, Size},
-    figures, judge,
+    figures, judge, logs,
     machine::Lives,
     readers,
     record::{lock, seconds},
@@ -93,6 +93,8 @@ pub(crate) async fn run(
     let rejected = bed.sink.rejected().await.map_err(io::Error::other)?;
     keeper.abort();
     accusations.extend(report::surprises(&bed));
+    let said = logs::Found::of(&bed);
+    accusations.extend(said.accusations);
     let mut lines = bed.record.lines();
     lines.extend(stood_still(&lines, &lock(&stalls)));
     judge::name_holders(&mut lines);
@@ -130,7 +132,7 @@ pub(crate) async fn run(
         stalls: lock(&stalls).iter().map(|(_, length)| *length).collect(),
         rejoins: lock(&bed.rejoins).clone(),
         excused_ends: bed.excused_ends.load(std::sync::atomic::Ordering::Relaxed),
-        errors: report::errors(&bed),
+        errors: said.errors,
         peaks: lock(&bed.peaks).clone(),
         packets: bed.exchange.as_ref().map(|exchange| exchange.counts()),
     };
