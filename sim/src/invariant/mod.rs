@@ -28,6 +28,8 @@ mod tokens_are_for_the_living;
 mod watch_is_whole;
 mod moves_are_explained;
 
+pub use no_overlap::excused_for;
+
 /// Something happened that must not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {

@@ -1,8 +1,11 @@
 //! A feed that allows one reader is read by one process at a time, as long as clocks run within the promised rate and no process stands still.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use tenure_core::id::FlowId;
+use tenure_core::{id::FlowId, session::Timing};
 
 use crate::executor::Pid;
 
@@ -35,7 +38,7 @@ impl Invariant for NoOverlap {
             }
             Event::ReadOn { reader, pid, flow, alone: true } => {
                 let others = self.readers.values().filter(|other| other.flow == *flow && other.pid != *pid);
-                let blamed = others.clone().find(|other| !self.is_excused(other.pid));
+                let blamed = others.clone().find(|other| !self.is_excused(other.pid, now));
                 if let Some(other) = blamed {
                     return Err(format!("{flow}: {pid} reads while {} does", other.pid));
                 }
@@ -55,8 +58,45 @@ struct Reader {
 }
 
 impl NoOverlap {
-    /// Who stood still cannot have stopped in time: freezing voids this promise, not the fence's.
-    fn is_excused(&self, pid: Pid) -> bool {
-        self.frozen.contains(&pid) || self.stood.contains_key(&pid)
+    /// Who stands still cannot stop in time: freezing voids this promise, not the fence's.
+    fn is_excused(&self, pid: Pid, now: Time) -> bool {
+        self.frozen.contains(&pid) || self.stood.get(&pid).is_some_and(|thawed| now <= thawed.after(excused_for()))
+    }
+}
+
+/// So long after it goes on, a process that stood still may read beside another. If its clock stood,
+/// too, it counts on its session for what was left of the validity, and a session's time is longer than
+/// that by the slowest clock; then it has the stop budget. Later than that nothing of the freeze is left.
+pub fn excused_for() -> Duration {
+    let timing = Timing::default();
+    timing.ttl + timing.stop_budget
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROZEN: Pid = Pid(1);
+
+    /// One process reads from the second 1 on and stands still from 2 to 20; the other comes then.
+    fn another_comes_at(seconds: u64) -> Result<(), String> {
+        let mut rule = NoOverlap::default();
+        let at = |seconds: u64| Time(seconds * 1_000_000);
+        let reads = |reader, pid| Event::ReadOn { reader, pid, flow: FlowId::new("f").unwrap(), alone: true };
+        let mut events = [
+            (at(1), reads(1, FROZEN)),
+            (at(2), Event::Frozen(FROZEN)),
+            (at(20), Event::Thawed { pid: FROZEN, clock_stood: true }),
+            (at(seconds), reads(2, Pid(2))),
+        ];
+        events.sort_by_key(|(at, _)| *at);
+        events.iter().try_for_each(|(at, event)| rule.check(*at, event))
+    }
+
+    #[test]
+    fn a_freeze_excuses_until_nothing_of_it_can_be_left_and_no_longer() {
+        assert_eq!(another_comes_at(10), Ok(()), "it cannot do anything");
+        assert_eq!(another_comes_at(26), Ok(()), "the session's time and the stop budget");
+        assert!(another_comes_at(27).is_err(), "it reads on long after it could have known");
     }
 }
