@@ -2,6 +2,7 @@
 //! built in a moment.
 
 mod bank;
+mod chaos;
 mod debian;
 mod fuzz;
 mod steps;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         "bugs" if rest.iter().any(|word| word == "--check") => bank::check(),
         "bugs" => bank::hunt(&rest),
         "bench" => bench(),
-        "chaos" => chaos(&rest),
+        "chaos" => return chaos::chaos(&rest),
         "fuzz" => fuzz::fuzz(&rest),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
@@ -106,18 +107,6 @@ fn ci() -> Result<(), Failed> {
     test()?;
     sim("0..500")?;
     run("demo", "cargo", &["run", "--release", "--locked", "--", "demo", "--seconds", "30"])
-}
-
-/// The program under test must be built, too: it is looked for beside the one that runs it.
-fn chaos(options: &[String]) -> Result<(), Failed> {
-    debian::ensure_packages()?;
-    steps::raise_open_files();
-    let debug = options.first().is_some_and(|first| first == "--debug");
-    let options = options.iter().skip(usize::from(debug)).map(String::as_str);
-    let profile = if debug { "dev" } else { "release" };
-    run("build", "cargo", &["build", "--profile", profile, "--locked", "-p", "tenure", "-p", "tenure-chaos"])?;
-    let line = ["run", "--quiet", "--profile", profile, "--locked", "-p", "tenure-chaos", "--"];
-    run("chaos", "cargo", &line.into_iter().chain(options).collect::<Vec<_>>())
 }
 
 fn bench() -> Result<(), Failed> {
