@@ -173,6 +173,8 @@ impl Postgres {
         settings.iter().for_each(|setting| {
             guarded.args(["-c", setting]);
         });
+        // Ctrl-C in the terminal is for the test: it ends the server in its own order.
+        guarded.process_group(0);
         guarded.stdin(Stdio::piped()).stdout(log.try_clone().expect("the log")).stderr(log);
         let child = guarded.spawn().expect("sh runs");
         *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
