@@ -7,10 +7,12 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -26,9 +28,9 @@ use tenure_core::moment::Dice;
 use tenure_sim::{executor::Pid, history::Event, time::Time};
 
 use crate::{
-    exchange::{self, Exchange, FEEDS, FIRST_MACHINE, OBSERVER, Place, SINK},
+    exchange::{self, Exchange, FEEDS, FIRST_MACHINE, OBSERVER, PACKET_MAX, Place, SINK},
     kernel,
-    machine::{Blueprint, Errands, Machine, Seen, join_network},
+    machine::{Blueprint, Errands, Machine, Seen, ip, join_network},
     record::{Record, lock, seconds},
     sink::Sink,
     switches::{self, Switches},
@@ -87,11 +89,9 @@ impl Permitted {
             Ok(()) => permitted.mounts = true,
             Err(error) => permitted.missing.push(format!("no mounts of our own ({error}): no full disk")),
         }
-        let shifted =
-            std::process::Command::new("unshare").args(["--time", "--boottime", "1000", "--", "true"]).output();
-        permitted.boot_times = shifted.is_ok_and(|out| out.status.success());
+        permitted.boot_times = boot_time_moves();
         if !permitted.boot_times {
-            permitted.missing.push("no time namespaces: boot-time clocks stay as they are".to_owned());
+            permitted.missing.push("no time namespaces that take effect: boot-time clocks stay as they are".to_owned());
         }
         permitted
     }
@@ -101,11 +101,8 @@ fn own_place(wanted: bool) -> io::Result<()> {
     if !wanted {
         return Err(io::Error::other("not wanted"));
     }
-    fs::metadata("/dev/net/tun")?;
-    std::process::Command::new("ip")
-        .arg("-V")
-        .output()
-        .map_err(|error| io::Error::new(error.kind(), format!("ip: {error}")))?;
+    // On a thread that ends at once, so that what is refused leaves this one where it was.
+    thread::scope(|scope| scope.spawn(try_network).join()).map_err(|_| io::Error::other("the attempt panicked"))??;
     kernel::own_network()
 }
 
@@ -116,6 +113,32 @@ fn own_mounts() -> io::Result<()> {
 }
 
 /// How a flow reads its feed, and what is promised of it.
+/// All that a machine's network needs: a place, an interface in it, and an address.
+fn try_network() -> io::Result<()> {
+    kernel::own_network()?;
+    let name = "try";
+    let _gone_with_it = kernel::interface(name)
+        .map_err(|error| io::Error::new(error.kind(), format!("no interface by /dev/net/tun: {error}")))?;
+    let address = format!("{}/24", exchange::address(OBSERVER));
+    ip(&["addr", "add", &address, "dev", name])?;
+    ip(&["link", "set", name, "mtu", &PACKET_MAX.to_string(), "up"])
+}
+
+/// True if a process can be started whose boot-time clock is ahead, and is.
+fn boot_time_moves() -> bool {
+    let uptime = |text: &str| text.split_whitespace().next()?.parse::<f64>().ok();
+    let ahead = AHEAD.to_string();
+    let mut inside = Command::new("unshare");
+    inside.args(["--time", "--boottime", &ahead, "--monotonic", &ahead, "--", "cat", "/proc/uptime"]);
+    let here = fs::read_to_string("/proc/uptime").ok().as_deref().and_then(uptime);
+    let there = inside.output().ok().and_then(|out| uptime(&String::from_utf8_lossy(&out.stdout)));
+    // What the attempt itself took is added.
+    here.zip(there).is_some_and(|(here, there)| (AHEAD..AHEAD + 60.0).contains(&(there - here)))
+}
+
+/// What the attempt is ahead, in seconds.
+const AHEAD: f64 = 1_000_000.0;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
     /// Goes on where it was: nothing lost, nothing doubled.

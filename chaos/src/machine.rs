@@ -80,8 +80,10 @@ pub(crate) fn join_network(exchange: &Exchange, name: &str, places: &[Place]) ->
     exchange.connect(places, end)
 }
 
-fn ip(arguments: &[&str]) -> io::Result<()> {
-    let out = Command::new("ip").args(arguments).output()?;
+/// Has iproute2's `ip` do it.
+pub(crate) fn ip(arguments: &[&str]) -> io::Result<()> {
+    let out = Command::new("ip").args(arguments).output();
+    let out = out.map_err(|error| io::Error::new(error.kind(), format!("ip: {error}")))?;
     let said = String::from_utf8_lossy(&out.stderr);
     if out.status.success() { Ok(()) } else { Err(io::Error::other(format!("ip {}: {said}", arguments.join(" ")))) }
 }
