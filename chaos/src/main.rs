@@ -58,13 +58,13 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=5_000))]
     feeds: u64,
     /// Records per second of each feed.
-    #[arg(long, value_name = "N", default_value_t = 2.0)]
+    #[arg(long, value_name = "N", default_value_t = 2.0, value_parser = rate)]
     rate: f64,
     /// Seconds between two faults, on average.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.5, value_parser = pause)]
     fault_every: f64,
     /// Seconds between two calls of the API, on average.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.6)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.6, value_parser = pause)]
     wish_every: f64,
     /// Let the processes share the loopback interface even where namespaces are permitted.
     #[arg(long)]
@@ -94,8 +94,21 @@ enum Engine {
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
-    let minutes: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
-    if (0.05..=1440.0).contains(&minutes) { Ok(minutes) } else { Err("must be 0.05 to 1440".to_owned()) }
+    between(text, 0.05, 1440.0)
+}
+
+/// Seconds between two things that are done.
+fn pause(text: &str) -> Result<f64, String> {
+    between(text, 0.05, 3600.0)
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    between(text, 0.1, 1000.0)
+}
+
+fn between(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (least..=most).contains(&number) { Ok(number) } else { Err(format!("must be {least} to {most}")) }
 }
 
 fn main() -> ExitCode {
