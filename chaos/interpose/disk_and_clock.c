@@ -1,9 +1,11 @@
 /* Loaded into a node's process: makes its disk slow or faulty and its wall clock wrong, as the three
- * numbers say that are in the file named by TENURE_CHAOS_SWITCHES:
+ * first numbers say that are in the file named by TENURE_CHAOS_SWITCHES, and counts what it did there:
  *
  *   0  how many milliseconds each sync takes longer
  *   1  how many syncs fail with EIO; each failure counts down by one
  *   2  how many milliseconds the wall clock is ahead (or behind, if negative)
+ *   3  how many syncs were slowed
+ *   4  how many readings of the wall clock were wrong
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static _Atomic int64_t none[3];
+static _Atomic int64_t none[5];
 static _Atomic int64_t *switches = none;
 
 __attribute__((constructor)) static void begin(void) {
@@ -33,6 +35,7 @@ __attribute__((constructor)) static void begin(void) {
 static int spoil(void) {
     int64_t slow = switches[0];
     if (slow > 0) {
+        switches[3]++;
         struct timespec wait = {slow / 1000, (slow % 1000) * 1000000};
         nanosleep(&wait, NULL);
     }
@@ -68,6 +71,7 @@ int clock_gettime(clockid_t which, struct timespec *now) {
     int done = real(which, now);
     int64_t ahead = switches[2];
     if (done == 0 && ahead != 0 && which == CLOCK_REALTIME) {
+        switches[4]++;
         int64_t nanos = now->tv_nsec + (ahead % 1000) * 1000000;
         now->tv_sec += ahead / 1000 + (nanos < 0 ? -1 : nanos / 1000000000);
         now->tv_nsec = nanos < 0 ? nanos + 1000000000 : nanos % 1000000000;

@@ -59,6 +59,13 @@ pub(crate) struct Size {
     pub(crate) seed: u64,
 }
 
+impl Size {
+    /// What the last worker takes: half of its share, so that its room is always wanted.
+    pub(crate) fn small(&self) -> u64 {
+        (self.feeds / (self.servers + self.workers) / 2).max(1) as u64
+    }
+}
+
 /// What faults this machine permits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Permitted {
@@ -106,13 +113,6 @@ fn own_place(wanted: bool) -> io::Result<()> {
     kernel::own_network()
 }
 
-fn own_mounts() -> io::Result<()> {
-    kernel::own_mounts()?;
-    // What is mounted here stays here.
-    Ok(mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
-}
-
-/// How a flow reads its feed, and what is promised of it.
 /// All that a machine's network needs: a place, an interface in it, and an address.
 fn try_network() -> io::Result<()> {
     kernel::own_network()?;
@@ -139,6 +139,13 @@ fn boot_time_moves() -> bool {
 /// What the attempt is ahead, in seconds.
 const AHEAD: f64 = 1_000_000.0;
 
+fn own_mounts() -> io::Result<()> {
+    kernel::own_mounts()?;
+    // What is mounted here stays here.
+    Ok(mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
+}
+
+/// How a flow reads its feed, and what is promised of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
     /// Goes on where it was: nothing lost, nothing doubled.
@@ -452,6 +459,9 @@ fn machines(
         if exchange.is_some() {
             extra.push("--insecure".to_owned());
         }
+        let is_last = number + 1 == size.servers + size.workers;
+        let capacity = (!server && is_last).then(|| size.small());
+        extra.extend(capacity.into_iter().flat_map(|most| ["--capacity".to_owned(), most.to_string()]));
         let plan = NodePlan {
             program: starter.join("start"),
             name: name.clone(),
@@ -474,7 +484,11 @@ fn machines(
             }
             None => Ok(()),
         })?;
-        machines.push(Arc::new(Machine::new(Blueprint { name, place, server, plan, disk }, errands, switches)));
+        machines.push(Arc::new(Machine::new(
+            Blueprint { name, place, server, capacity, plan, disk },
+            errands,
+            switches,
+        )));
     }
     Ok(machines)
 }

@@ -77,7 +77,8 @@ pub(crate) struct Exchange(Arc<Inner>);
 
 struct Inner {
     ends: RwLock<BTreeMap<Place, File>>,
-    rules: RwLock<BTreeMap<u64, Rule>>,
+    /// With how many packets each has met.
+    rules: RwLock<BTreeMap<u64, (Rule, AtomicU64)>>,
     numbers: AtomicU64,
     dice: Mutex<Dice>,
     late: Mutex<BinaryHeap<Reverse<Late>>>,
@@ -128,13 +129,14 @@ impl Exchange {
     /// From now on this is done, until [`Exchange::mend`].
     pub(crate) fn spoil(&self, rule: Rule) -> u64 {
         let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
-        self.0.rules.write().unwrap_or_else(PoisonError::into_inner).insert(number, rule);
+        self.0.rules.write().unwrap_or_else(PoisonError::into_inner).insert(number, (rule, AtomicU64::new(0)));
         number
     }
 
-    /// No longer.
-    pub(crate) fn mend(&self, rule: u64) {
-        self.0.rules.write().unwrap_or_else(PoisonError::into_inner).remove(&rule);
+    /// No longer. Gives how many packets it was done to.
+    pub(crate) fn mend(&self, rule: u64) -> u64 {
+        let gone = self.0.rules.write().unwrap_or_else(PoisonError::into_inner).remove(&rule);
+        gone.map_or(0, |(_, met)| met.into_inner())
     }
 
     /// How many packets passed, and how many were lost on purpose.
@@ -176,8 +178,12 @@ impl Exchange {
     /// All that applies to a way, together; none if the way is clear.
     fn weather(&self, from: Place, to: Place) -> Option<Weather> {
         let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
-        let here = rules.values().filter(|rule| rule.from.contains(&from) && rule.to.contains(&to));
-        here.map(|rule| rule.weather).reduce(|a, b| Weather {
+        let here = rules.values().filter(|(rule, _)| rule.from.contains(&from) && rule.to.contains(&to));
+        here.map(|(rule, met)| {
+            met.fetch_add(1, Ordering::Relaxed);
+            rule.weather
+        })
+        .reduce(|a, b| Weather {
             lost: a.lost.max(b.lost),
             delay: a.delay + b.delay,
             jitter: a.jitter + b.jitter,
@@ -251,7 +257,7 @@ mod tests {
         assert!(exchange.weather(12, 11).is_none());
         assert_eq!(exchange.weather(11, 12).map(|w| w.lost), Some(1000));
         assert_eq!(exchange.weather(11, 13).map(|w| (w.lost, w.delay)), Some((1000, Duration::from_millis(30))));
-        exchange.mend(cut);
+        assert_eq!(exchange.mend(cut), 2, "it has met two packets");
         assert!(exchange.weather(11, 12).is_none());
     }
 

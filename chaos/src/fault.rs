@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     /// SIGTERM, and a start with the same data.
     Terminate,
     /// SIGKILL to all at once, and starts.
-    PowerLoss,
+    KillAll,
     /// A start at another boot time.
     BootTime,
     /// A machine and the servers do not hear each other.
@@ -80,7 +80,7 @@ impl Kind {
         (Kind::Kill, 130),
         (Kind::Freeze, 130),
         (Kind::Terminate, 60),
-        (Kind::PowerLoss, 8),
+        (Kind::KillAll, 8),
         (Kind::BootTime, 20),
         (Kind::CutFromServers, 90),
         (Kind::HalfCut, 60),
@@ -105,7 +105,7 @@ impl Kind {
     pub(crate) fn part(self) -> Part {
         match self {
             Kind::Kill | Kind::Freeze | Kind::Terminate | Kind::BootTime => Part::Process,
-            Kind::PowerLoss => Part::All,
+            Kind::KillAll => Part::All,
             Kind::CutFromServers
             | Kind::HalfCut
             | Kind::CutFromSink
@@ -139,7 +139,7 @@ impl Kind {
             | Kind::DiskFull
             | Kind::SlowSync
             | Kind::FailedSync => true,
-            Kind::PowerLoss
+            Kind::KillAll
             | Kind::SlowSink
             | Kind::SinkCrash
             | Kind::TableLocked
@@ -166,7 +166,7 @@ impl Kind {
             Kind::Kill
             | Kind::Freeze
             | Kind::Terminate
-            | Kind::PowerLoss
+            | Kind::KillAll
             | Kind::SinkCrash
             | Kind::TableLocked
             | Kind::FenceLocked
@@ -178,10 +178,7 @@ impl Kind {
 
     /// True if the holder's flows must go elsewhere, or wait for it.
     pub(crate) fn takes_holders(self) -> bool {
-        matches!(
-            self,
-            Kind::Kill | Kind::Freeze | Kind::Terminate | Kind::CutFromServers | Kind::Alone | Kind::PowerLoss
-        )
+        matches!(self, Kind::Kill | Kind::Freeze | Kind::Terminate | Kind::CutFromServers | Kind::Alone | Kind::KillAll)
     }
 
     /// How long it lasts.
@@ -189,7 +186,7 @@ impl Kind {
         let mut between = |least: u64, most: u64| Duration::from_millis(least + dice.below(most - least));
         match self {
             // How long the machine stays down.
-            Kind::Kill | Kind::Terminate | Kind::PowerLoss | Kind::BootTime => between(300, 8_000),
+            Kind::Kill | Kind::Terminate | Kind::KillAll | Kind::BootTime => between(300, 8_000),
             // Most are short, some are longer than any session.
             Kind::Freeze => match between(0, 10).as_millis() {
                 0..=5 => between(100, 4_000),
@@ -233,7 +230,7 @@ impl fmt::Display for Kind {
             Kind::Kill => "SIGKILL",
             Kind::Freeze => "SIGSTOP",
             Kind::Terminate => "SIGTERM",
-            Kind::PowerLoss => "power loss of all",
+            Kind::KillAll => "SIGKILL to all",
             Kind::BootTime => "another boot time",
             Kind::CutFromServers => "cut off from servers",
             Kind::HalfCut => "cut off in one direction",

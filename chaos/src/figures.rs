@@ -37,7 +37,7 @@ pub(crate) fn failovers(history: &[(Time, Event)], done: &[Done]) -> BTreeMap<Ki
         }
     }
     let mut gaps: BTreeMap<Kind, Vec<Duration>> = BTreeMap::new();
-    for fault in done.iter().filter(|fault| fault.kind.takes_holders()) {
+    for fault in done.iter().filter(|fault| fault.took && fault.kind.takes_holders()) {
         for (flow, of) in &commits {
             let Some(gap) = next_holder(of, fault, &nodes) else { continue };
             // Whatever a person wanted of it meanwhile took its own time.
@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn kill(ms: u64, machine: &str) -> Done {
-        Done { at: at(ms), kind: Kind::Freeze, machine: Some(machine.to_owned()) }
+        Done { at: at(ms), kind: Kind::Freeze, machine: Some(machine.to_owned()), took: true }
     }
 
     #[test]

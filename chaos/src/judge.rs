@@ -1,8 +1,14 @@
 //! The merged history, and the simulator's invariants over it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use tenure_core::{id::FlowId, token::Holder};
+use tenure_core::{
+    id::{FlowId, NodeName},
+    token::Holder,
+};
 use tenure_sim::{
     executor::Pid,
     history::Event,
@@ -20,11 +26,29 @@ const TOLD_MAX: usize = 3;
 /// So many lines of the story lead up to a violation.
 const STORY: usize = 40;
 
+/// What is not seen from outside: renewals and their answers, claims before they are made, on what a
+/// commit stood. The simulator judges these.
+pub(crate) const LEFT_TO_THE_SIMULATOR: [&str; 6] = [
+    "claims_are_fresh",
+    "doubt_comes_in_time",
+    "lost_is_final",
+    "session_outlives_validity",
+    "starts_are_paced",
+    "writes_are_guarded",
+];
+/// Judges by the time that passes, and so needs to be told of it. The simulator's nodes do that; here
+/// it is done for them.
+const JUDGES_BY_TIME: &str = "orphans_notice";
+/// So often.
+const TICK: Duration = Duration::from_secs(1);
+
 /// What the invariants say.
 #[derive(Default)]
 pub(crate) struct Judgement {
     /// How many events were judged, by kind.
     pub(crate) events: BTreeMap<&'static str, usize>,
+    /// How many of them each invariant could find wrong.
+    pub(crate) judged: BTreeMap<&'static str, usize>,
     /// What must not have happened, each with the story before it.
     pub(crate) violations: Vec<(Time, Violation, Vec<String>)>,
     /// How many more there were.
@@ -36,7 +60,7 @@ pub(crate) struct Judgement {
 pub(crate) fn name_holders(lines: &mut [(Time, Event)]) {
     let lives = Lives::of(lines);
     let mut holders: BTreeMap<Pid, Holder> = BTreeMap::new();
-    let mut known: std::collections::BTreeSet<Holder> = std::collections::BTreeSet::new();
+    let mut known: BTreeSet<Holder> = BTreeSet::new();
     for (at, event) in lines.iter() {
         if let Event::SessionOpened { node, holder, .. } = event
             && known.insert(*holder)
@@ -87,10 +111,24 @@ pub(crate) fn judge(history: &[(Time, Event)]) -> Judgement {
     let mut judgement = Judgement::default();
     let mut told: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut invariants = invariant::all();
+    judgement.judged = invariants.iter().map(|invariant| (invariant.rule(), 0)).collect();
+    let mut rooms: BTreeSet<NodeName> = BTreeSet::new();
+    let mut ticked = Time(0);
     for (number, (at, event)) in history.iter().enumerate() {
         *judgement.events.entry(word(event)).or_default() += 1;
+        if let Event::Up { node, capacity: Some(_), .. } = event {
+            rooms.insert(node.clone());
+        }
+        let tick = at.since(ticked) >= TICK;
+        ticked = if tick { *at } else { ticked };
         for invariant in &mut invariants {
-            let Err(violation) = invariant.see(*at, event) else { continue };
+            let rule = invariant.rule();
+            *judgement.judged.entry(rule).or_default() += usize::from(is_judged(rule, event, &rooms));
+            let on_time = match tick && rule == JUDGES_BY_TIME {
+                true => invariant.see(*at, &Event::Live(NOBODY)),
+                false => Ok(()),
+            };
+            let Err(violation) = on_time.and(invariant.see(*at, event)) else { continue };
             let count = told.entry(violation.rule).or_default();
             *count += 1;
             if *count > TOLD_MAX {
@@ -102,6 +140,33 @@ pub(crate) fn judge(history: &[(Time, Event)]) -> Judgement {
         }
     }
     judgement
+}
+
+/// A process that there is not.
+const NOBODY: Pid = Pid(0);
+
+/// True if that invariant may be broken by that event.
+fn is_judged(rule: &str, event: &Event, rooms: &BTreeSet<NodeName>) -> bool {
+    match event {
+        Event::Assigned { assignment, .. } => match rule {
+            "epoch_grows" | "tokens_are_for_the_living" | "moves_are_explained" => true,
+            "rooms_are_respected" => rooms.contains(&assignment.node),
+            _ => false,
+        },
+        Event::Office { .. } => rule == "one_office",
+        Event::Claimed { .. } => matches!(rule, "fence_grows" | "checkpoint_grows"),
+        Event::Committed { .. } => {
+            matches!(rule, "fence_grows" | "one_writer" | "history_is_linear" | "stopped_is_silent")
+        }
+        Event::Settled { .. } => rule == "settled_is_kept",
+        Event::ReadOn { alone, .. } => match rule {
+            "fence_before_reading" | "orphans_notice" => true,
+            "no_overlap" => *alone,
+            _ => false,
+        },
+        Event::Watched { .. } => rule == "watch_is_whole",
+        _ => false,
+    }
 }
 
 /// The lines that lead up to an event: those about its flow or its process, and what was done to the
@@ -209,6 +274,29 @@ mod tests {
         assert_eq!(judged(vec![claimed(2, 8, 0), committed(1, 7, 1, &[1])]), ["fence_grows"]);
         assert_eq!(judged(vec![committed(1, 7, 1, &[1, 2]), committed(1, 7, 2, &[2, 3])]), ["history_is_linear"]);
         assert_eq!(judged(vec![committed(1, 7, 1, &[1]), claimed(2, 8, 0)]), ["checkpoint_grows"]);
+    }
+
+    #[test]
+    fn every_invariant_is_judged_here_or_named_as_left_to_the_simulator() {
+        let on = Event::ReadOn { reader: 1, pid: Pid(1), flow: flow(), alone: true };
+        let judgement = judge(&merge(vec![vec![(Time(1), claimed(1, 7, 0)), (Time(2), on)]]));
+        assert_eq!((judgement.judged["checkpoint_grows"], judgement.judged["no_overlap"]), (1, 1));
+        let rules: BTreeSet<&str> = invariant::all().iter().map(|invariant| invariant.rule()).collect();
+        assert_eq!(judgement.judged.keys().copied().collect::<BTreeSet<_>>(), rules);
+        assert!(LEFT_TO_THE_SIMULATOR.iter().all(|rule| rules.contains(rule)));
+    }
+
+    #[test]
+    fn an_orphan_that_reads_on_is_noticed_by_the_time_that_passes() {
+        let on = |reader, pid| Event::ReadOn { reader, pid: Pid(pid), flow: flow(), alone: false };
+        let note = || Event::Note("time passes".to_owned());
+        let s = |seconds: u64| Time(seconds * 1_000_000);
+        let rules = |last: u64| -> Vec<&str> {
+            let lines = vec![(s(1), on(1, 1)), (s(2), on(2, 2)), (s(last), note())];
+            judge(&lines).violations.iter().map(|(_, violation, _)| violation.rule).collect()
+        };
+        assert!(!rules(10).contains(&"orphans_notice"));
+        assert!(rules(20).contains(&"orphans_notice"));
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub(crate) struct Blueprint {
     pub(crate) place: Place,
     /// True if it keeps a part of the store.
     pub(crate) server: bool,
+    /// The most flows that its node takes; none: no limit.
+    pub(crate) capacity: Option<u64>,
     /// How its node is started.
     pub(crate) plan: NodePlan,
     /// Holds everything of its disk that may be full; none if it cannot be.
@@ -111,6 +113,7 @@ pub(crate) struct Machine {
     pub(crate) api: Api,
     pub(crate) switches: Switches,
     pub(crate) disk: Option<PathBuf>,
+    capacity: Option<u64>,
     plan: NodePlan,
     errands: Errands,
     life: Mutex<Life>,
@@ -172,9 +175,9 @@ pub(crate) enum Seen {
 impl Machine {
     /// A machine without a process.
     pub(crate) fn new(blueprint: Blueprint, errands: Errands, switches: Switches) -> Machine {
-        let Blueprint { name, place, server, plan, disk } = blueprint;
+        let Blueprint { name, place, server, capacity, plan, disk } = blueprint;
         let life = Mutex::new(Life { start_at: Some(Instant::now()), ..Life::default() });
-        Machine { api: Api::at(plan.api), name, place, server, switches, disk, plan, errands, life }
+        Machine { api: Api::at(plan.api), name, place, server, switches, disk, capacity, plan, errands, life }
     }
 
     /// Where its peers reach it.
@@ -194,7 +197,7 @@ impl Machine {
         write_starter(&plan.program, life.boot_ahead)?;
         let process = self.errands.run(move || plan.start())??;
         let node = NodeName::new(&self.name).map_err(io::Error::other)?;
-        record.put(Event::Up { pid, node, holder: Holder(0), capacity: None, pace: STARTS_PER_SECOND });
+        record.put(Event::Up { pid, node, holder: Holder(0), capacity: self.capacity, pace: STARTS_PER_SECOND });
         life.process = Some((pid, process));
         life.excuses = Excuses { disk: life.spoilt.map(|why| (None, why)), asked: false };
         life.frozen = false;
@@ -203,42 +206,45 @@ impl Machine {
         Ok(())
     }
 
-    /// SIGKILL. It is started again at that moment.
-    pub(crate) fn kill(&self, again: Instant, record: &Record) -> io::Result<()> {
+    /// SIGKILL. It is started again at that moment. Gives false if there was no process.
+    pub(crate) fn kill(&self, again: Instant, record: &Record) -> io::Result<bool> {
         let mut life = lock(&self.life);
         life.start_at = Some(again);
-        if let Some((pid, mut process)) = life.process.take() {
-            process.kill()?;
-            record.put(Event::Down(pid));
-        }
-        Ok(())
+        let Some((pid, mut process)) = life.process.take() else { return Ok(false) };
+        process.kill()?;
+        record.put(Event::Down(pid));
+        Ok(true)
     }
 
-    /// SIGTERM. It is started again at the earliest at that moment, after it has ended.
-    pub(crate) fn ask_to_end(&self, again: Instant) -> io::Result<()> {
+    /// SIGTERM. It is started again at the earliest at that moment, after it has ended. Gives false if
+    /// there was no process.
+    pub(crate) fn ask_to_end(&self, again: Instant) -> io::Result<bool> {
         let mut life = lock(&self.life);
         life.start_at = Some(again);
         life.excuses.asked = life.process.is_some();
-        life.process.as_mut().map_or(Ok(()), |(_, process)| process.signal(Signal::TERM))
+        let Some((_, process)) = life.process.as_mut() else { return Ok(false) };
+        process.signal(Signal::TERM)?;
+        Ok(true)
     }
 
-    /// SIGSTOP, or SIGCONT.
-    pub(crate) fn freeze(&self, frozen: bool, record: &Record) -> io::Result<()> {
+    /// SIGSTOP, or SIGCONT. Gives false if there was no process, or if it was so already.
+    pub(crate) fn freeze(&self, frozen: bool, record: &Record) -> io::Result<bool> {
         let mut life = lock(&self.life);
-        if life.frozen == frozen {
-            return Ok(());
+        if life.frozen == frozen || life.process.is_none() {
+            return Ok(false);
         }
         life.frozen = frozen;
-        let Some((pid, process)) = life.process.as_mut() else { return Ok(()) };
+        let Some((pid, process)) = life.process.as_mut() else { return Ok(false) };
         let pid = *pid;
         // The word comes before the freeze and after the thaw: what lies between is what stood still.
         if frozen {
             record.put(Event::Frozen(pid));
-            return process.signal(Signal::STOP);
+            process.signal(Signal::STOP)?;
+            return Ok(true);
         }
         process.signal(Signal::CONT)?;
         record.put(Event::Thawed { pid, clock_stood: false });
-        Ok(())
+        Ok(true)
     }
 
     /// From now on its disk is spoilt, so that its process may have to end.

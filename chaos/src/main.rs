@@ -4,6 +4,7 @@
 
 mod bed;
 mod exchange;
+mod excused;
 mod fault;
 mod figures;
 mod judge;
@@ -23,7 +24,7 @@ mod watcher;
 mod wishes;
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -34,6 +35,7 @@ use rustix::mount::UnmountFlags;
 use tokio::signal::unix::SignalKind;
 
 use bed::{Permitted, Size};
+use report::Verdict;
 use run::Pace;
 
 /// Real processes under real faults, judged by the simulator's invariants.
@@ -116,8 +118,12 @@ fn main() -> ExitCode {
     // Before there is any thread: threads started later are within what is taken here.
     let permitted = Permitted::take(!args.loopback);
     match go(&args, permitted) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(Verdict::Well) => ExitCode::SUCCESS,
+        Ok(Verdict::Violations) => ExitCode::FAILURE,
+        Ok(Verdict::NothingShown(why)) => {
+            eprintln!("chaos: nothing shown: {why}");
+            ExitCode::from(2)
+        }
         Err(error) => {
             eprintln!("chaos: {error}");
             ExitCode::from(2)
@@ -125,8 +131,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// True if nothing happened that must not.
-fn go(args: &Args, permitted: Permitted) -> io::Result<bool> {
+fn go(args: &Args, permitted: Permitted) -> io::Result<Verdict> {
     let program = program(args)?;
     permitted.missing.iter().for_each(|missing| println!("not permitted here: {missing}"));
     let dir = tempfile::Builder::new().prefix("tenure-chaos-").tempdir()?;
@@ -142,7 +147,7 @@ fn go(args: &Args, permitted: Permitted) -> io::Result<bool> {
     });
     runtime.shutdown_timeout(Duration::from_secs(20));
     unmount(dir.path(), args.servers);
-    if args.keep || !matches!(told, Ok(true)) {
+    if args.keep || !matches!(told, Ok(Verdict::Well)) {
         println!("logs are kept in {}", dir.keep().display());
     }
     told
@@ -165,7 +170,7 @@ fn program(args: &Args) -> io::Result<PathBuf> {
     })
 }
 
-async fn tell(args: &Args, program: &Path, dir: &Path, permitted: Permitted) -> io::Result<bool> {
+async fn tell(args: &Args, program: &Path, dir: &Path, permitted: Permitted) -> io::Result<Verdict> {
     let Args { seed, rate, .. } = *args;
     let (servers, workers, feeds) = (args.servers as usize, args.workers as usize, args.feeds as usize);
     let size = Size { servers, workers, feeds, rate, seed };
@@ -178,9 +183,37 @@ async fn tell(args: &Args, program: &Path, dir: &Path, permitted: Permitted) -> 
     let report = run::run(program, dir, size, &pace, permitted, args.quiet).await?;
     let text = report.text();
     println!("\n{text}");
-    std::fs::create_dir_all(&args.out)?;
+    fs::create_dir_all(&args.out)?;
     let file = args.out.join(format!("seed-{seed}.md"));
-    std::fs::write(&file, text)?;
+    fs::write(&file, text)?;
     println!("written to {}", file.display());
-    Ok(report.is_well())
+    Ok(report.verdict())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The chore looks at options before it builds anything, and so has a list of its own.
+    const CHORE: &str = include_str!("../../xtask/src/chaos.rs");
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        for option in ["--fault-every", "--wish-every", "--rate", "--minutes"] {
+            for number in ["-1", "0", "nan", "inf", "soon"] {
+                assert!(Args::try_parse_from(["chaos", &format!("{option}={number}")]).is_err(), "{option} {number}");
+            }
+            assert!(Args::try_parse_from(["chaos", option, "1.5"]).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_chore_knows_every_option() {
+        for option in Args::command().get_arguments().filter(|option| !option.is_hide_set()) {
+            let Some(name) = option.get_long() else { continue };
+            assert!(CHORE.contains(&format!("\"--{name}\"")), "{name}");
+        }
+    }
 }

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tenure::demo::{balance::Balance, feeds::Figures};
-use tenure_sim::invariant;
 
 use crate::{
     bed::{Bed, Size},
+    excused::Share,
     fault::Kind,
     figures,
-    judge::Judgement,
+    judge::{self, Judgement},
     record::{lock, seconds},
     storm,
     wishes::Asked,
@@ -21,6 +21,26 @@ macro_rules! line {
         $out.push_str(&format!($($said)*));
         $out.push('\n');
     }};
+}
+
+/// A machine that stood still for more than one part in so many of the time shows nothing.
+const STOOD_MAX: u32 = 5;
+/// Nor do processes that were excused for more than so many parts in a hundred of theirs,
+const EXCUSED_MAX: u64 = 50;
+/// readers of which one in so many is nobody's,
+const DOUBTFUL_MAX: usize = 3;
+/// or an observer who lost sight more often than this, and once.
+const BLIND_EVERY: Duration = Duration::from_secs(20);
+
+/// What comes of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Nothing happened that must not.
+    Well,
+    /// Something did.
+    Violations,
+    /// Nothing can be said, for this reason.
+    NothingShown(String),
 }
 
 /// Everything that is told.
@@ -40,6 +60,9 @@ pub(crate) struct Report {
     /// What only the end shows, and what processes did unasked.
     pub(crate) accusations: Vec<String>,
     pub(crate) doubtful: usize,
+    /// Readers of which it is known.
+    pub(crate) read: usize,
+    pub(crate) excused: Share,
     pub(crate) blind: u64,
     pub(crate) stalls: Vec<Duration>,
     pub(crate) rejoins: Vec<Duration>,
@@ -50,9 +73,35 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// True if nothing happened that must not.
-    pub(crate) fn is_well(&self) -> bool {
-        self.judgement.violations.is_empty() && self.accusations.is_empty()
+    /// What comes of it.
+    pub(crate) fn verdict(&self) -> Verdict {
+        if !self.judgement.violations.is_empty() || !self.accusations.is_empty() {
+            return Verdict::Violations;
+        }
+        self.shows_nothing().map_or(Verdict::Well, Verdict::NothingShown)
+    }
+
+    /// Why no violation means nothing here, if it does.
+    fn shows_nothing(&self) -> Option<String> {
+        let stood: Duration = self.stalls.iter().sum();
+        let visits = self.read + self.doubtful;
+        let took = storm::effective(&self.done);
+        let reasons = [
+            (took == 0, format!("none of {} faults took effect", self.done.len())),
+            (!self.judgement.events.contains_key("batches committed"), "nothing was stored".to_owned()),
+            (stood > self.lasted / STOOD_MAX, format!("this machine stood still for {}", seconds(stood))),
+            (self.excused.percent() > EXCUSED_MAX, format!("{} of the processes' time was excused", self.excused)),
+            (
+                self.doubtful * DOUBTFUL_MAX > visits,
+                format!("of {} of {visits} readers nobody knows whose they were", self.doubtful),
+            ),
+            (
+                self.blind > 1 + self.lasted.as_secs() / BLIND_EVERY.as_secs(),
+                format!("the observer lost sight {} times", self.blind),
+            ),
+        ];
+        let reasons: Vec<String> = reasons.into_iter().filter(|(is_so, _)| *is_so).map(|(_, why)| why).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     /// The whole of it.
@@ -60,11 +109,11 @@ impl Report {
         let mut out = String::new();
         let Size { servers, workers, feeds, rate, seed } = &self.size;
         line!(out, "# Chaos, seed {seed}\n");
-        line!(
-            out,
-            "{}\n",
-            if self.is_well() { "Well: nothing happened that must not." } else { "VIOLATIONS: see below." }
-        );
+        match self.verdict() {
+            Verdict::Well => line!(out, "Well: nothing happened that must not.\n"),
+            Verdict::Violations => line!(out, "VIOLATIONS: see below.\n"),
+            Verdict::NothingShown(why) => line!(out, "NOTHING SHOWN: {why}.\n"),
+        }
         line!(
             out,
             "{servers} servers and {workers} workers as real processes, {feeds} flows of {rate} records per second into PostgreSQL, {} of faults, embedded engine.\n",
@@ -83,7 +132,7 @@ impl Report {
     }
 
     fn violations(&self, out: &mut String) {
-        if self.is_well() {
+        if self.verdict() != Verdict::Violations {
             return;
         }
         line!(out, "## Violations\n");
@@ -115,9 +164,12 @@ impl Report {
 
     fn faults(&self, out: &mut String) {
         let counts = storm::counted(&self.done);
-        line!(out, "## Faults: {} injected\n\n| kind | count |\n|---|---:|", self.done.len());
+        let took = storm::effective(&self.done);
+        line!(out, "## Faults: {took} took effect of {} drawn\n", self.done.len());
+        line!(out, "| kind | drawn | took effect |\n|---|---:|---:|");
         for (kind, _) in Kind::ALL {
-            line!(out, "| {kind} | {} |", counts.get(&kind).copied().unwrap_or(0));
+            let (drawn, took) = counts.get(&kind).copied().unwrap_or_default();
+            line!(out, "| {kind} | {drawn} | {took} |");
         }
         line!(out, "\n| wish, at a random machine | asked | answered with success |\n|---|---:|---:|");
         for (wish, (asked, done)) in &self.asked {
@@ -153,11 +205,25 @@ impl Report {
 
     fn history(&self, out: &mut String) {
         let total: usize = self.judgement.events.values().sum();
-        line!(out, "## History: {total} events, judged by {} invariants\n", invariant::all().len());
+        let judged = &self.judgement.judged;
+        let active = judged.values().filter(|count| **count > 0).count();
+        line!(out, "## History: {total} events, judged by {active} of {} invariants\n", judged.len());
         line!(out, "| event | count |\n|---|---:|");
         for (word, count) in &self.judgement.events {
             line!(out, "| {word} | {count} |");
         }
+        line!(out, "\n| invariant | events that it judged |\n|---|---:|");
+        for (rule, count) in judged {
+            match judge::LEFT_TO_THE_SIMULATOR.contains(rule) {
+                true => line!(out, "| {rule} | left to the simulator |"),
+                false => line!(out, "| {rule} | {count} |"),
+            }
+        }
+        line!(
+            out,
+            "\nShare of the processes' time in which `no_overlap` excused them, because they stood still or just had: {}.",
+            self.excused
+        );
         line!(
             out,
             "\nReaders of which nobody can say whose they were: {}. Times that the observer lost sight of the store: {}. Times that this machine itself stood still: {}.\n",

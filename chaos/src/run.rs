@@ -16,7 +16,9 @@ use tokio::sync::watch;
 
 use crate::{
     bed::{Bed, Class, Permitted, Size},
-    figures, judge, logs,
+    excused::Share,
+    figures,
+    judge, logs,
     machine::Lives,
     readers,
     record::{lock, seconds},
@@ -74,6 +76,7 @@ pub(crate) async fn run(
     let storm = tokio::spawn(Storm::blow(Arc::clone(&bed), pace.fault_every, dice.fork("storm"), until.clone()));
     let people = tokio::spawn(People::want(Arc::clone(&bed), pace.wish_every, dice.fork("people"), until));
     tokio::time::sleep(pace.lasts).await;
+    let lasted = bed.feeds.now().since(began);
     over.send_replace(true);
     let done = storm.await.map_err(io::Error::other)?;
     bed.record.note("peace: every fault is mended");
@@ -105,13 +108,14 @@ pub(crate) async fn run(
         None => readers::Read::default(),
     };
     accusations.extend(read.unfounded.iter().map(|(at, what)| format!("settled_is_kept: {at} {what}")));
+    let visits = read.events.iter().filter(|(_, event)| matches!(event, Event::ReadOn { .. })).count();
     let changes = changes.into_iter().map(|change| (change.at, change.event)).collect();
     let history = judge::merge(vec![lines, changes, read.events]);
     let judgement = judge::judge(&history);
     let report = bed.feeds.report();
     let report = Report {
         size: bed.size.clone(),
-        lasted: pace.lasts,
+        lasted,
         missing: bed.permitted.missing.clone(),
         failovers: figures::failovers(&history, &done),
         gaps: report
@@ -128,6 +132,8 @@ pub(crate) async fn run(
         judgement,
         accusations,
         doubtful: read.doubtful,
+        read: visits,
+        excused: Share::of(&history),
         blind: bed.watcher.blind(),
         stalls: lock(&stalls).iter().map(|(_, length)| *length).collect(),
         rejoins: lock(&bed.rejoins).clone(),

@@ -11,7 +11,7 @@ use tenure_core::{
 };
 use tenure_sim::{history::Event, time::Time};
 use tenure_testbed::server::Postgres;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::record::Record;
 
@@ -131,20 +131,25 @@ impl Sink {
     }
 
     /// Locks the user's table against writers for so long.
-    pub(crate) async fn lock_table(&self, span: Duration) -> Result<(), tokio_postgres::Error> {
-        self.hold("LOCK TABLE trades IN SHARE MODE", span).await
+    pub(crate) async fn lock_table(&self, span: Duration) -> Result<bool, tokio_postgres::Error> {
+        self.hold("LOCK TABLE trades IN SHARE MODE", span).await?;
+        Ok(true)
     }
 
-    /// Locks some flow's fence row for so long.
-    pub(crate) async fn lock_fence(&self, flow: &str, span: Duration) -> Result<(), tokio_postgres::Error> {
-        self.hold(&format!("SELECT 1 FROM tenure_flow_fence WHERE flow = '{flow}' FOR UPDATE"), span).await
+    /// Locks some flow's fence row for so long; gives false if there is none.
+    pub(crate) async fn lock_fence(&self, flow: &str, span: Duration) -> Result<bool, tokio_postgres::Error> {
+        let lock = format!("SELECT 1 FROM tenure_flow_fence WHERE flow = '{flow}' FOR UPDATE");
+        Ok(self.hold(&lock, span).await? > 0)
     }
 
-    async fn hold(&self, lock: &str, span: Duration) -> Result<(), tokio_postgres::Error> {
+    /// Gives how many rows were locked by name.
+    async fn hold(&self, lock: &str, span: Duration) -> Result<usize, tokio_postgres::Error> {
         let client = self.client().await?;
-        client.batch_execute(&format!("BEGIN; SET LOCAL lock_timeout = '3s'; {lock}")).await?;
+        client.batch_execute("BEGIN; SET LOCAL lock_timeout = '3s'").await?;
+        let locked = client.simple_query(lock).await?;
         tokio::time::sleep(span).await;
-        client.batch_execute("ROLLBACK").await
+        client.batch_execute("ROLLBACK").await?;
+        Ok(locked.iter().filter(|said| matches!(said, SimpleQueryMessage::Row(_))).count())
     }
 
     /// Damages it by hand: what the judge must notice.

@@ -31,13 +31,15 @@ const DISK_ECHO: Duration = Duration::from_secs(20);
 /// A process that is asked to end hands its flows over, and must have ended within this.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A fault that was done.
+/// A fault that was drawn.
 #[derive(Clone, Debug)]
 pub(crate) struct Done {
     pub(crate) at: Time,
     pub(crate) kind: Kind,
     /// The machine; none if it was about no machine, or about all.
     pub(crate) machine: Option<String>,
+    /// Whether it took effect: a process was there to be killed, packets were there to be lost.
+    pub(crate) took: bool,
 }
 
 /// See the module's head.
@@ -112,80 +114,92 @@ impl Storm {
         let record = &self.bed.record;
         let whom = machine.map(|number| self.bed.machines[number].name.clone());
         record.note(format!("fault: {kind} {} {}", whom.as_deref().unwrap_or(""), seconds(span)));
-        lock(&self.done).push(Done { at: record.now(), kind, machine: whom.clone() });
-        let done = match machine {
+        let number = {
+            let mut done = lock(&self.done);
+            done.push(Done { at: record.now(), kind, machine: whom.clone(), took: false });
+            done.len() - 1
+        };
+        let took = match machine {
             Some(number) => self.at_machine(kind, Arc::clone(&self.bed.machines[number]), span, &mut dice).await,
             None => self.elsewhere(kind, span, &mut dice).await,
         };
-        if let Err(error) = done {
-            record.note(format!("{kind} {}: {error}", whom.unwrap_or_default()));
+        match took {
+            Ok(took) => lock(&self.done)[number].took = took,
+            Err(error) => record.note(format!("{kind} {}: {error}", whom.unwrap_or_default())),
         }
         lock(&self.busy).remove(&(machine, kind.part()));
     }
 
-    async fn at_machine(&self, kind: Kind, machine: Arc<Machine>, span: Duration, dice: &mut Dice) -> io::Result<()> {
+    /// Gives whether it took effect; so do all that follow.
+    async fn at_machine(&self, kind: Kind, machine: Arc<Machine>, span: Duration, dice: &mut Dice) -> io::Result<bool> {
         let record = &self.bed.record;
         match kind {
             Kind::Kill => {
-                machine.kill(Instant::now() + span, record)?;
+                let took = machine.kill(Instant::now() + span, record)?;
                 self.back(&machine).await;
+                Ok(took)
             }
             Kind::BootTime => {
                 machine.boot_ahead(dice.below(1_000_000) as i64);
-                machine.kill(Instant::now() + span, record)?;
+                let took = machine.kill(Instant::now() + span, record)?;
                 self.back(&machine).await;
+                Ok(took)
             }
             Kind::Terminate => {
                 let before = machine.pid();
-                machine.ask_to_end(Instant::now() + span)?;
+                let took = machine.ask_to_end(Instant::now() + span)?;
                 self.ended(&machine, before).await;
                 self.back(&machine).await;
+                Ok(took)
             }
             Kind::Freeze => {
-                machine.freeze(true, record)?;
+                let took = machine.freeze(true, record)?;
                 self.pause(span).await;
                 machine.freeze(false, record)?;
+                Ok(took)
             }
             Kind::CutFromServers
             | Kind::HalfCut
             | Kind::CutFromSink
             | Kind::CutFromFeeds
             | Kind::Alone
-            | Kind::BadWay => {
-                self.spoil_ways(kind, &machine, span, dice).await;
-            }
+            | Kind::BadWay => Ok(self.spoil_ways(kind, &machine, span, dice).await),
             Kind::DiskFull => {
                 machine.spoil_disk("its disk was full");
-                machine.fill_disk()?;
+                let took = machine.fill_disk()?;
                 self.pause(span).await;
                 machine.free_disk()?;
                 machine.mend_disk(Instant::now() + DISK_ECHO);
+                Ok(took)
             }
             Kind::SlowSync => {
+                let before = machine.switches.slowed()?;
                 machine.switches.slow_syncs(200 + dice.below(3_000) as i64)?;
                 self.pause(span).await;
                 machine.switches.slow_syncs(0)?;
+                Ok(machine.switches.slowed()? > before)
             }
-            Kind::FailedSync => self.fail_a_sync(&machine, span).await?,
+            Kind::FailedSync => self.fail_a_sync(&machine, span).await,
             Kind::WallClock => {
+                let before = machine.switches.misread()?;
                 machine.switches.wall_clock(dice.below(8_000_000) as i64 - 4_000_000)?;
                 self.pause(span).await;
                 machine.switches.wall_clock(0)?;
+                Ok(machine.switches.misread()? > before)
             }
-            Kind::PowerLoss
+            Kind::KillAll
             | Kind::SlowSink
             | Kind::SinkCrash
             | Kind::TableLocked
             | Kind::FenceLocked
             | Kind::Flood
             | Kind::HangUp
-            | Kind::HangUpAll => (),
+            | Kind::HangUpAll => Ok(false),
         }
-        Ok(())
     }
 
     /// A process whose sync failed does not know what is on its disk: it must end.
-    async fn fail_a_sync(&self, machine: &Machine, span: Duration) -> io::Result<()> {
+    async fn fail_a_sync(&self, machine: &Machine, span: Duration) -> io::Result<bool> {
         let before = machine.pid();
         machine.spoil_disk("a sync of it failed");
         machine.switches.fail_one_sync()?;
@@ -194,7 +208,8 @@ impl Storm {
         machine.mend_disk(Instant::now() + FATAL_WITHIN);
         if !machine.switches.has_failed()? {
             // It had nothing to sync.
-            return machine.switches.fail_no_sync();
+            machine.switches.fail_no_sync()?;
+            return Ok(false);
         }
         let deadline = Instant::now() + FATAL_WITHIN;
         while before.is_some() && machine.pid() == before && Instant::now() < deadline {
@@ -204,7 +219,7 @@ impl Storm {
         if before.is_some() && machine.pid() == before && machine.is_awake() {
             lock(&self.bed.surprises).push(format!("{} goes on after a failed sync", machine.name));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits until a process that was asked to end has done so.
@@ -230,8 +245,8 @@ impl Storm {
         }
     }
 
-    async fn spoil_ways(&self, kind: Kind, machine: &Machine, span: Duration, dice: &mut Dice) {
-        let Some(exchange) = &self.bed.exchange else { return };
+    async fn spoil_ways(&self, kind: Kind, machine: &Machine, span: Duration, dice: &mut Dice) -> bool {
+        let Some(exchange) = &self.bed.exchange else { return false };
         let me = vec![machine.place];
         let others = |servers_only: bool| -> Vec<Place> {
             let others = self.bed.machines.iter().filter(|other| other.place != machine.place);
@@ -263,10 +278,11 @@ impl Storm {
         }
         let trouble = feeds.then(|| self.trouble(machine.place));
         self.pause(span).await;
-        rules.into_iter().for_each(|rule| exchange.mend(rule));
+        let met: u64 = rules.into_iter().map(|rule| exchange.mend(rule)).sum();
         if let Some(trouble) = trouble {
             lock(&self.bed.feed_trouble)[trouble].until = Some(self.bed.record.now());
         }
+        met > 0
     }
 
     /// From now on the feed server may see late what that machine does.
@@ -276,40 +292,54 @@ impl Storm {
         troubles.len() - 1
     }
 
-    async fn elsewhere(&self, kind: Kind, span: Duration, dice: &mut Dice) -> io::Result<()> {
+    async fn elsewhere(&self, kind: Kind, span: Duration, dice: &mut Dice) -> io::Result<bool> {
         let bed = &self.bed;
         let feed = dice.below(bed.size.feeds as u64) as usize;
         let refused = |error: tokio_postgres::Error| io::Error::other(error.to_string());
+        let is_read = || bed.feeds.ledger().read_now().contains(&feed);
         match kind {
-            Kind::PowerLoss => {
+            Kind::KillAll => {
+                let mut took = false;
                 for machine in &bed.machines {
                     let longer = dice.jitter(Duration::from_secs(2));
-                    machine.kill(Instant::now() + span.min(Duration::from_secs(3)) + longer, &bed.record)?;
+                    let again = Instant::now() + span.min(Duration::from_secs(3)) + longer;
+                    took |= machine.kill(again, &bed.record)?;
                 }
                 for machine in &bed.machines {
                     self.back(machine).await;
                 }
+                Ok(took)
             }
             Kind::SlowSink => {
-                let Some(exchange) = &bed.exchange else { return Ok(()) };
+                let Some(exchange) = &bed.exchange else { return Ok(false) };
                 let places: Vec<Place> = bed.machines.iter().map(|machine| machine.place).collect();
                 let delay = Duration::from_millis(20 + dice.below(300));
                 let weather = Weather { delay, lost: dice.below(30), ..Weather::default() };
                 let to = exchange.spoil(Rule { from: places.clone(), to: vec![SINK], weather });
                 let from = exchange.spoil(Rule { from: vec![SINK], to: places, weather });
                 self.pause(span).await;
-                [to, from].into_iter().for_each(|rule| exchange.mend(rule));
+                Ok([to, from].map(|rule| exchange.mend(rule)) != [0, 0])
             }
-            Kind::SinkCrash => bed.sink.crash().await?,
-            Kind::TableLocked => bed.sink.lock_table(span).await.map_err(refused)?,
-            Kind::FenceLocked => bed.sink.lock_fence(bed.feeds.name(feed), span).await.map_err(refused)?,
+            Kind::SinkCrash => bed.sink.crash().await.map(|()| true),
+            Kind::TableLocked => bed.sink.lock_table(span).await.map_err(refused),
+            Kind::FenceLocked => bed.sink.lock_fence(bed.feeds.name(feed), span).await.map_err(refused),
             Kind::Flood => {
+                let took = is_read();
                 bed.feeds.misbehave(feed, Manner::Flood);
                 self.pause(span).await;
                 bed.feeds.misbehave(feed, Manner::Proper);
+                Ok(took)
             }
-            Kind::HangUp => bed.feeds.misbehave(feed, Manner::Proper),
-            Kind::HangUpAll => bed.feeds.hang_up_all(),
+            Kind::HangUp => {
+                let took = is_read();
+                bed.feeds.misbehave(feed, Manner::Proper);
+                Ok(took)
+            }
+            Kind::HangUpAll => {
+                let took = bed.feeds.read_now() > 0;
+                bed.feeds.hang_up_all();
+                Ok(took)
+            }
             Kind::Kill
             | Kind::Freeze
             | Kind::Terminate
@@ -323,17 +353,23 @@ impl Storm {
             | Kind::DiskFull
             | Kind::SlowSync
             | Kind::FailedSync
-            | Kind::WallClock => (),
+            | Kind::WallClock => Ok(false),
         }
-        Ok(())
     }
 }
 
-/// How many there were of each kind.
-pub(crate) fn counted(done: &[Done]) -> BTreeMap<Kind, usize> {
-    let mut counts = BTreeMap::new();
+/// How many of each kind were drawn, and how many of them took effect.
+pub(crate) fn counted(done: &[Done]) -> BTreeMap<Kind, (usize, usize)> {
+    let mut counts: BTreeMap<Kind, (usize, usize)> = BTreeMap::new();
     for one in done {
-        *counts.entry(one.kind).or_default() += 1;
+        let (drawn, took) = counts.entry(one.kind).or_default();
+        *drawn += 1;
+        *took += usize::from(one.took);
     }
     counts
+}
+
+/// How many took effect.
+pub(crate) fn effective(done: &[Done]) -> usize {
+    done.iter().filter(|fault| fault.took).count()
 }

@@ -13,6 +13,9 @@ const SOURCE: &str = include_str!("../interpose/disk_and_clock.c");
 const SLOW: u64 = 0;
 const FAILING: u64 = 1;
 const AHEAD: u64 = 2;
+const SLOWED: u64 = 3;
+const WRONG: u64 = 4;
+const COUNT: usize = 5;
 
 /// The numbers that one machine's processes look at.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub(crate) struct Switches {
 impl Switches {
     /// All at rest.
     pub(crate) fn new(path: PathBuf) -> io::Result<Switches> {
-        fs::write(&path, [0; 24])?;
+        fs::write(&path, [0; 8 * COUNT])?;
         let file = File::options().read(true).write(true).open(&path)?;
         Ok(Switches { file, path })
     }
@@ -49,9 +52,17 @@ impl Switches {
 
     /// True if the failure that was asked for has happened.
     pub(crate) fn has_failed(&self) -> io::Result<bool> {
-        let mut number = [0; 8];
-        self.file.read_exact_at(&mut number, FAILING * 8)?;
-        Ok(i64::from_ne_bytes(number) == 0)
+        Ok(self.get(FAILING)? == 0)
+    }
+
+    /// How many syncs were slowed so far.
+    pub(crate) fn slowed(&self) -> io::Result<i64> {
+        self.get(SLOWED)
+    }
+
+    /// How often a wrong wall clock was read so far.
+    pub(crate) fn misread(&self) -> io::Result<i64> {
+        self.get(WRONG)
     }
 
     /// No sync fails any more.
@@ -62,6 +73,12 @@ impl Switches {
     /// The wall clock is so many milliseconds ahead.
     pub(crate) fn wall_clock(&self, ms: i64) -> io::Result<()> {
         self.set(AHEAD, ms)
+    }
+
+    fn get(&self, which: u64) -> io::Result<i64> {
+        let mut number = [0; 8];
+        self.file.read_exact_at(&mut number, which * 8)?;
+        Ok(i64::from_ne_bytes(number))
     }
 
     fn set(&self, which: u64, to: i64) -> io::Result<()> {
@@ -112,9 +129,13 @@ mod tests {
         assert!(!sync(), "the one that fails");
         assert!(switches.has_failed().unwrap());
         assert!(sync(), "and no further one");
+        assert_eq!((switches.slowed().unwrap(), switches.misread().unwrap()), (0, 0));
+        switches.slow_syncs(1).unwrap();
+        assert!(sync() && switches.slowed().unwrap() == 1, "it is counted");
         let year = |environment: &[(String, String)]| said("date", &["-u", "+%Y"], environment).1.parse::<i64>();
         let true_year = year(&[]).unwrap();
         switches.wall_clock(-40 * 366 * 86_400_000).unwrap();
         assert!(year(&environment).unwrap() <= true_year - 39);
+        assert!(switches.misread().unwrap() > 0);
     }
 }

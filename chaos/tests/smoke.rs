@@ -15,7 +15,15 @@ fn build_tenure() -> PathBuf {
     let dir = chaos.parent().expect("a directory");
     let target = dir.parent().expect("the target directory");
     let profile = if dir.ends_with("release") { "release" } else { "dev" };
-    let built = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    // What this test was told about its own package would have some of what it depends on built anew.
+    let told = std::env::vars_os().map(|(name, _)| name);
+    told.filter(|name| name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR").for_each(
+        |name| {
+            cargo.env_remove(name);
+        },
+    );
+    let built = cargo
         .args(["build", "--quiet", "--profile", profile, "-p", "tenure", "--bin", "tenure", "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -56,6 +64,12 @@ fn a_short_storm_breaks_no_invariant_and_loses_nothing() {
         ["batches committed", "fences raised", "assignments", "stops answered with 200", "sessions opened and ended"]
     {
         assert!(count(&report, word) > 0, "{word} were judged:\n{report}");
+    }
+    // Where processes share an interface, nobody can tell which of them reads.
+    let by_readers: &[&str] = &["orphans_notice", "no_overlap", "settled_is_kept"];
+    let readers = if report.contains("no network namespaces") { &[] } else { by_readers };
+    for rule in readers.iter().chain(&["rooms_are_respected", "history_is_linear"]) {
+        assert!(count(&report, rule) > 0, "{rule} has judged something:\n{report}");
     }
     let faults =
         report.lines().find_map(|line| line.strip_prefix("## Faults: ")?.split(' ').next()?.parse::<u64>().ok());
