@@ -44,8 +44,9 @@ fn let_go(troubles: &[Trouble], place: Place, on: Time, off: Time) -> Time {
         trouble.touches(place, on, off) && trouble.until.is_none_or(|until| off <= until.after(ECHO))
     };
     let earliest = troubles.iter().filter(explains).map(|trouble| trouble.from).min();
-    // After it came, in any case.
-    earliest.map_or(off, |from| from.clamp(on.after(Duration::from_micros(1)), off.max(on.after(TICK))))
+    // After it came, in any case; who comes and goes within a millisecond is seen to do both at once.
+    let least = on.after(Duration::from_micros(1));
+    earliest.map_or(off, |from| from.min(off)).max(least)
 }
 
 /// The events of all visits.
@@ -130,6 +131,13 @@ mod tests {
         assert_eq!(ended(&[trouble(15, 18)], 10, 20), 15.0, "its last word may have come late");
         let early = ended(&[trouble(5, 12)], 10, 20);
         assert!(early > 10.0 && early < 10.1, "but never before it came");
+    }
+
+    #[test]
+    fn a_reader_that_goes_as_soon_as_it_comes_goes_after_it_came() {
+        let (seen, on) = (Time(5_000), Time(5_000).after(TICK));
+        assert!(let_go(&[], 11, on, seen) > on, "else it would read for ever");
+        assert!(let_go(&[], 11, on, on) > on);
     }
 
     #[test]
