@@ -128,6 +128,7 @@ pub(crate) fn judge(history: &[(Time, Event)]) -> Judgement {
                 true => invariant.see(*at, &Event::Live(NOBODY)),
                 false => Ok(()),
             };
+            let is_late = on_time.is_err();
             let Err(violation) = on_time.and(invariant.see(*at, event)) else { continue };
             let count = told.entry(violation.rule).or_default();
             *count += 1;
@@ -135,7 +136,10 @@ pub(crate) fn judge(history: &[(Time, Event)]) -> Judgement {
                 judgement.untold += 1;
                 continue;
             }
-            let story = story(&history[..=number], event);
+            // What the time has brought to light has nothing to do with the event of this moment.
+            let named = violation.detail.split(':').next().unwrap_or_default();
+            let about = if is_late { vec![named.to_owned()] } else { subject(event) };
+            let story = story(&history[..=number], &about);
             judgement.violations.push((*at, violation, story));
         }
     }
@@ -171,8 +175,7 @@ fn is_judged(rule: &str, event: &Event, rooms: &BTreeSet<NodeName>) -> bool {
 
 /// The lines that lead up to an event: those about its flow or its process, and what was done to the
 /// world.
-fn story(history: &[(Time, Event)], event: &Event) -> Vec<String> {
-    let about = subject(event);
+fn story(history: &[(Time, Event)], about: &[String]) -> Vec<String> {
     let of_it = |line: &str| about.iter().any(|word| line.split([' ', ':', ',', '/']).any(|part| part == word));
     let mut lines: Vec<String> = Vec::new();
     for (at, event) in history.iter().rev() {
