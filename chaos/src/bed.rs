@@ -172,6 +172,8 @@ pub(crate) struct Bed {
     pub(crate) rejoins: Arc<Mutex<Vec<Duration>>>,
     pub(crate) surprises: Mutex<Vec<String>>,
     pub(crate) excused_ends: AtomicUsize,
+    /// Why the test itself cannot go on.
+    pub(crate) broken: Mutex<Option<String>>,
     pub(crate) peaks: Mutex<std::collections::BTreeMap<String, u64>>,
     /// When the feed server's count of milliseconds began.
     pub(crate) feeds_began: Time,
@@ -238,6 +240,7 @@ impl Bed {
             rejoins: Arc::default(),
             surprises: Mutex::default(),
             excused_ends: AtomicUsize::new(0),
+            broken: Mutex::default(),
             peaks: Mutex::default(),
             feeds_began,
             pids,

@@ -34,6 +34,9 @@ type Errand = Box<dyn FnOnce() + Send>;
 /// What a process says that ends because it cannot go on.
 const LAST_WORDS: &str = "this node cannot go on";
 
+/// What fills a disk.
+pub(crate) const FILLER: &str = "filler";
+
 /// What `tenure up` allows where nothing else is said.
 pub(crate) const STARTS_PER_SECOND: u32 = 500;
 
@@ -322,7 +325,7 @@ impl Machine {
     /// Fills its disk; gives false if it cannot be filled.
     pub(crate) fn fill_disk(&self) -> io::Result<bool> {
         let Some(disk) = &self.disk else { return Ok(false) };
-        let mut filler = fs::File::create(disk.join("filler"))?;
+        let mut filler = fs::File::create(disk.join(FILLER))?;
         let block = vec![7; 64 * 1024];
         // Up to the last byte: half a block first, then what is left, byte by byte of a page.
         for size in [block.len(), 4096] {
@@ -333,7 +336,7 @@ impl Machine {
 
     /// Frees it again.
     pub(crate) fn free_disk(&self) -> io::Result<()> {
-        match self.disk.as_ref().map(|disk| fs::remove_file(disk.join("filler"))) {
+        match self.disk.as_ref().map(|disk| fs::remove_file(disk.join(FILLER))) {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

@@ -4,9 +4,11 @@
 
 mod bed;
 mod exchange;
+mod evidence;
 mod excused;
 mod fault;
 mod figures;
+mod hurry;
 mod judge;
 mod kernel;
 mod logs;
@@ -25,6 +27,7 @@ mod wishes;
 
 use std::{
     fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -32,9 +35,9 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use rustix::mount::UnmountFlags;
-use tokio::signal::unix::SignalKind;
 
 use bed::{Permitted, Size};
+use hurry::Hurry;
 use report::Verdict;
 use run::Pace;
 
@@ -83,7 +86,7 @@ struct Args {
     /// Damage the sink by hand at the end, to show that the judge notices.
     #[arg(long, hide = true)]
     sabotage: bool,
-    /// Keep the data and the logs also if all went well.
+    /// Keep data, logs and the database's account also if all went well.
     #[arg(long)]
     keep: bool,
 }
@@ -134,23 +137,39 @@ fn main() -> ExitCode {
 fn go(args: &Args, permitted: Permitted) -> io::Result<Verdict> {
     let program = program(args)?;
     permitted.missing.iter().for_each(|missing| println!("not permitted here: {missing}"));
+    let evidence = evidence_of(args);
+    if evidence.exists() {
+        // That of a former run of this seed.
+        fs::remove_dir_all(&evidence)?;
+    }
     let dir = tempfile::Builder::new().prefix("tenure-chaos-").tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let told = runtime.block_on(async {
-        let mut terminated = tokio::signal::unix::signal(SignalKind::terminate())?;
-        tokio::select! {
-            told = tell(args, &program, dir.path(), permitted) => told,
-            // Dropping the run ends its processes; its networks and mounts go with this one.
-            _ = tokio::signal::ctrl_c() => Err(io::Error::other("ended by Ctrl-C")),
-            _ = terminated.recv() => Err(io::Error::other("ended by SIGTERM")),
-        }
-    });
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let hurry = Hurry::listen()?;
+            tokio::select! {
+                told = tell(args, &program, dir.path(), permitted, hurry.clone()) => told,
+                // Dropping the run ends its processes; its networks and mounts go with this one.
+                () = hurry.asked_again() => Err(io::Error::other("ended by a second signal")),
+            }
+        })
+    }))
+    // The test database has no other way to say that it fails. The reason was printed.
+    .unwrap_or_else(|_| Err(io::Error::other("the test itself has failed")));
     runtime.shutdown_timeout(Duration::from_secs(20));
-    unmount(dir.path(), args.servers);
     if args.keep || !matches!(told, Ok(Verdict::Well)) {
-        println!("logs are kept in {}", dir.keep().display());
+        match evidence::files(dir.path(), &evidence) {
+            Ok(()) => println!("data and logs are kept in {}", evidence.display()),
+            Err(error) => println!("data and logs could not be kept in {}: {error}", evidence.display()),
+        }
     }
+    unmount(dir.path(), args.servers);
     told
+}
+
+/// Where data and logs are kept.
+fn evidence_of(args: &Args) -> PathBuf {
+    args.out.join(format!("seed-{}", args.seed))
 }
 
 /// Small file systems must go before the directory can.
@@ -170,7 +189,7 @@ fn program(args: &Args) -> io::Result<PathBuf> {
     })
 }
 
-async fn tell(args: &Args, program: &Path, dir: &Path, permitted: Permitted) -> io::Result<Verdict> {
+async fn tell(args: &Args, program: &Path, dir: &Path, permitted: Permitted, hurry: Hurry) -> io::Result<Verdict> {
     let Args { seed, rate, .. } = *args;
     let (servers, workers, feeds) = (args.servers as usize, args.workers as usize, args.feeds as usize);
     let size = Size { servers, workers, feeds, rate, seed };
@@ -179,8 +198,10 @@ async fn tell(args: &Args, program: &Path, dir: &Path, permitted: Permitted) -> 
         fault_every: Duration::from_secs_f64(args.fault_every),
         wish_every: Duration::from_secs_f64(args.wish_every),
         sabotage: args.sabotage,
+        keep: args.keep,
+        evidence: evidence_of(args),
     };
-    let report = run::run(program, dir, size, &pace, permitted, args.quiet).await?;
+    let report = run::run(program, dir, size, &pace, permitted, args.quiet, hurry).await?;
     let text = report.text();
     println!("\n{text}");
     fs::create_dir_all(&args.out)?;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -16,13 +16,15 @@ use tokio::sync::watch;
 
 use crate::{
     bed::{Bed, Class, Permitted, Size},
+    evidence,
     excused::Share,
     figures,
+    hurry::Hurry,
     judge, logs,
     machine::Lives,
     readers,
     record::{lock, seconds},
-    report::{self, Report},
+    report::{self, Report, Verdict},
     sink::Account,
     storm::Storm,
     verify,
@@ -48,6 +50,10 @@ pub(crate) struct Pace {
     pub(crate) wish_every: Duration,
     /// Whether the sink is damaged by hand before it is judged.
     pub(crate) sabotage: bool,
+    /// Whether what the database knew is kept also if all went well.
+    pub(crate) keep: bool,
+    /// Where.
+    pub(crate) evidence: PathBuf,
 }
 
 /// Runs it all.
@@ -61,9 +67,12 @@ pub(crate) async fn run(
     pace: &Pace,
     permitted: Permitted,
     quiet: bool,
+    hurry: Hurry,
 ) -> io::Result<Report> {
-    let bed = Arc::new(Bed::start(tenure, dir, size, permitted, quiet).await?);
-    bed.run_all().await?;
+    let bed = tokio::select! {
+        bed = come_up(tenure, dir, size, permitted, quiet) => bed?,
+        () = hurry.asked() => return Err(io::Error::other("ended by a signal before the first fault")),
+    };
     let keeper = tokio::spawn({
         let bed = Arc::clone(&bed);
         async move { bed.keep().await }
@@ -75,10 +84,16 @@ pub(crate) async fn run(
     let dice = Dice::from_seed(bed.size.seed);
     let storm = tokio::spawn(Storm::blow(Arc::clone(&bed), pace.fault_every, dice.fork("storm"), until.clone()));
     let people = tokio::spawn(People::want(Arc::clone(&bed), pace.wish_every, dice.fork("people"), until));
-    tokio::time::sleep(pace.lasts).await;
+    tokio::select! {
+        () = tokio::time::sleep(pace.lasts) => (),
+        () = hurry.asked() => bed.record.note("a signal ends the faults early; a second one ends all at once"),
+    }
     let lasted = bed.feeds.now().since(began);
     over.send_replace(true);
     let done = storm.await.map_err(io::Error::other)?;
+    if let Some(why) = lock(&bed.broken).take() {
+        return Err(io::Error::other(why));
+    }
     bed.record.note("peace: every fault is mended");
     let ended = bed.feeds.now();
     let mut accusations = Vec::new();
@@ -143,7 +158,20 @@ pub(crate) async fn run(
         packets: bed.exchange.as_ref().map(|exchange| exchange.counts()),
     };
     bed.machines.iter().for_each(|machine| machine.end());
+    if pace.keep || report.verdict() != Verdict::Well {
+        // What the run has shown counts without it.
+        if let Err(error) = evidence::tables(&bed, &pace.evidence).await {
+            println!("what the database knew could not be kept: {error}");
+        }
+    }
     Ok(report)
+}
+
+/// Everything, with all flows running.
+async fn come_up(tenure: &Path, dir: &Path, size: Size, permitted: Permitted, quiet: bool) -> io::Result<Arc<Bed>> {
+    let bed = Bed::start(tenure, dir, size, permitted, quiet).await?;
+    bed.run_all().await?;
+    Ok(Arc::new(bed))
 }
 
 fn sentence(rule: &str) -> &'static str {

@@ -1,7 +1,7 @@
 //! The database that the flows fill, with an account of its own: every change of a fence row, in the
 //! transaction that made it, and which rows came with it.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use tenure::demo::{balance::Count, documents::TABLE};
@@ -181,6 +181,22 @@ impl Sink {
             }
         }
         Ok(count)
+    }
+
+    /// A whole table, for people.
+    pub(crate) async fn csv(&self, table: &str) -> Result<Vec<u8>, tokio_postgres::Error> {
+        let client = self.client().await?;
+        let rows = client.copy_out(&format!("COPY {table} TO STDOUT (FORMAT csv, HEADER)")).await?;
+        rows.try_fold(Vec::new(), async |mut text, more| {
+            text.extend_from_slice(&more);
+            Ok(text)
+        })
+        .await
+    }
+
+    /// Where the server's log is.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.postgres.data_dir().with_file_name("log")
     }
 
     /// How many rows were kept aside instead of stored.

@@ -320,7 +320,13 @@ impl Storm {
                 self.pause(span).await;
                 Ok([to, from].map(|rule| exchange.mend(rule)) != [0, 0])
             }
-            Kind::SinkCrash => bed.sink.crash().await.map(|()| true),
+            Kind::SinkCrash => {
+                let done = bed.sink.crash().await;
+                if let Err(error) = &done {
+                    *lock(&bed.broken) = Some(format!("the database did not come back after a crash: {error}"));
+                }
+                done.map(|()| true)
+            }
             Kind::TableLocked => bed.sink.lock_table(span).await.map_err(refused),
             Kind::FenceLocked => bed.sink.lock_fence(bed.feeds.name(feed), span).await.map_err(refused),
             Kind::Flood => {

@@ -1,10 +1,13 @@
 //! A short storm over a small cluster: nothing may happen that must not, and if it does, it is noticed.
 
 use std::{
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Stdio},
     sync::{Mutex, PoisonError},
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// One storm at a time: each fills the machine.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -32,20 +35,12 @@ fn build_tenure() -> PathBuf {
     dir.join("tenure")
 }
 
-/// What a run printed and wrote.
-fn storm(options: &[&str]) -> (Output, String) {
-    let program = build_tenure();
-    let out = tempfile::tempdir().expect("a directory for the report");
-    let ran = Command::new(env!("CARGO_BIN_EXE_tenure-chaos"))
-        .args(["--seed", "7", "--feeds", "30", "--workers", "2", "--quiet", "--program"])
-        .arg(program)
-        .arg("--out")
-        .arg(out.path())
-        .args(options)
-        .output()
-        .expect("it runs");
-    let report = std::fs::read_to_string(out.path().join("seed-7.md")).unwrap_or_default();
-    (ran, report)
+/// A run of seed 7 that writes into `out`.
+fn run(out: &Path, options: &[&str]) -> Command {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_tenure-chaos"));
+    run.args(["--seed", "7", "--feeds", "30", "--workers", "2", "--program"]).arg(build_tenure());
+    run.arg("--out").arg(out).args(options);
+    run
 }
 
 /// The number in the last cell of the row that begins with that word.
@@ -57,7 +52,9 @@ fn count(report: &str, word: &str) -> u64 {
 #[test]
 fn a_short_storm_breaks_no_invariant_and_loses_nothing() {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (ran, report) = storm(&["--minutes", "0.6", "--fault-every", "2"]);
+    let out = tempfile::tempdir().expect("a directory for the report");
+    let ran = run(out.path(), &["--minutes", "0.6", "--fault-every", "2", "--quiet"]).output().expect("it runs");
+    let report = std::fs::read_to_string(out.path().join("seed-7.md")).unwrap_or_default();
     let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{said}");
     for word in
@@ -76,15 +73,36 @@ fn a_short_storm_breaks_no_invariant_and_loses_nothing() {
     assert!(faults.is_some_and(|faults| faults >= 5), "{report}");
 }
 
+/// Asks a run to end as soon as it breaks something; gives what it printed, and how it ended.
+fn interrupted(mut run: Command) -> (String, Option<i32>) {
+    let mut child = run.stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut said = String::new();
+    for line in BufReader::new(child.stdout.take().expect("its output")).lines() {
+        let line = line.expect("text");
+        if line.contains("of chaos") {
+            let pid = Pid::from_child(&child);
+            kill_process(pid, Signal::INT).expect("the signal is sent");
+        }
+        said += &(line + "\n");
+    }
+    (said, child.wait().expect("it ends").code())
+}
+
 #[test]
-fn each_kind_of_damage_is_noticed() {
+fn a_run_that_is_interrupted_is_judged_and_notices_each_kind_of_damage() {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (ran, report) = storm(&["--minutes", "0.1", "--sabotage"]);
-    assert_eq!(ran.status.code(), Some(1), "{}", String::from_utf8_lossy(&ran.stderr));
+    let out = tempfile::tempdir().expect("a directory for the report");
+    let (told, code) = interrupted(run(out.path(), &["--minutes", "60", "--sabotage"]));
+    assert_eq!(code, Some(1), "{told}");
+    let report = std::fs::read_to_string(out.path().join("seed-7.md")).expect("the report is written");
     let said = |rule: &str, of: &str| report.lines().any(|line| line.contains(rule) && line.contains(of));
     assert!(said("exactly_once", ""), "a row twice: {report}");
     assert!(said("fence_grows", "f000"), "a fence that falls: {report}");
     assert!(said("stale_row", "f001"), "a row that no batch brought: {report}");
     assert!(said("fence_is_kept", "f002"), "a fence row that goes: {report}");
     assert!(said("tenure_verify", "no_fence_row"), "and what the product's own check finds: {report}");
+    for kept in ["s1.log", "s1/data/raft.redb", "tenure_flow_fence.csv", "chaos_audit.csv", "database.log"] {
+        let kept = std::fs::metadata(out.path().join("seed-7").join(kept));
+        assert!(kept.is_ok_and(|file| file.len() > 0), "the evidence is kept: {told}");
+    }
 }
