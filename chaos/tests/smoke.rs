@@ -73,6 +73,16 @@ fn a_short_storm_breaks_no_invariant_and_loses_nothing() {
     assert!(faults.is_some_and(|faults| faults >= 5), "{report}");
 }
 
+#[test]
+fn a_run_without_a_fault_has_shown_nothing() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let out = tempfile::tempdir().expect("a directory for the report");
+    let ran = run(out.path(), &["--minutes", "0.05", "--fault-every", "3600", "--quiet"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert_eq!(ran.status.code(), Some(2), "{said}");
+    assert!(said.contains("NOTHING SHOWN: none of 0 faults took effect"), "{said}");
+}
+
 /// Asks a run to end as soon as it breaks something; gives what it printed, and how it ended.
 fn interrupted(mut run: Command) -> (String, Option<i32>) {
     let mut child = run.stdout(Stdio::piped()).spawn().expect("it runs");
