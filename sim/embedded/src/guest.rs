@@ -31,7 +31,7 @@ impl Guest {
 
     pub(crate) fn start(&mut self, recorder: &Recorder, network: &Network, dice: &mut Dice, addrs: &[String]) {
         let pulse = Pulse::default();
-        let host = Host::boot(dice.roll(), recorder.truth.now(), pulse.clone(), 0);
+        let host = Host::boot(&self.name, dice.roll(), recorder.truth.now(), pulse.clone(), 0);
         let remote = {
             let _clock = host.enter();
             Remote::connect_by(network.at(self.place, pulse), addrs.to_vec(), Timing::default())

@@ -9,11 +9,17 @@ use std::time::Duration;
 
 use tokio::{runtime::Runtime, time::Instant};
 
-use crate::clock::{Pulse, Time};
+use crate::{
+    clock::{Pulse, Time},
+    scene,
+};
 
 /// A running process.
 pub(crate) struct Host {
+    name: String,
     runtime: Runtime,
+    /// Its own time and the true time when it began.
+    started: (Instant, Time),
     /// Its own time and the true time, as of the last change of its rate.
     anchor: (Instant, Time),
     /// Parts per million by which its clock goes too fast.
@@ -24,7 +30,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn boot(seed: u64, now: Time, pulse: Pulse, rate_ppm: i64) -> Host {
+    pub(crate) fn boot(name: &str, seed: u64, now: Time, pulse: Pulse, rate_ppm: i64) -> Host {
         let bytes = seed.to_le_bytes();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -32,8 +38,8 @@ impl Host {
             .rng_seed(tokio::runtime::RngSeed::from_bytes(&bytes))
             .build()
             .expect("a runtime without threads or sockets");
-        let started = runtime.block_on(async { Instant::now() });
-        Host { runtime, anchor: (started, now), rate_ppm, pulse, frozen: None }
+        let started = (runtime.block_on(async { Instant::now() }), now);
+        Host { name: name.to_owned(), runtime, started, anchor: started, rate_ppm, pulse, frozen: None }
     }
 
     /// Within it, tasks can be started and its clock is the clock.
@@ -69,6 +75,7 @@ impl Host {
 
     /// Runs it up to a true time.
     pub(crate) fn step(&mut self, from: Time, to: Time) {
+        let _turn = scene::turn_of(&self.name, self.started);
         if let Some((until, clock_runs)) = self.frozen {
             if !clock_runs {
                 self.anchor.1 = Time(self.anchor.1.0 + (to.0 - from.0));

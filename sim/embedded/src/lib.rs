@@ -18,6 +18,8 @@ mod disk;
 mod guest;
 mod host;
 mod net;
+mod panics;
+mod scene;
 mod server;
 mod world;
 

@@ -18,6 +18,7 @@ use crate::{
     history::{Pen, Recorder},
     host::Host,
     net::{Network, Place},
+    panics::Panic,
 };
 
 /// The world that a server is started into.
@@ -121,7 +122,7 @@ impl Server {
     /// Starts a process on its disk.
     pub(crate) fn start(&mut self, world: &mut Surroundings<'_>) {
         let (now, pulse) = (world.recorder.truth.now(), Pulse::default());
-        let host = Host::boot(world.dice.roll(), now, pulse.clone(), self.rate_ppm);
+        let host = Host::boot(&self.name, world.dice.roll(), now, pulse.clone(), self.rate_ppm);
         let disk = self.platter.attach(pulse.clone());
         let slot = Arc::new(Mutex::new(Slot::default()));
         let (noted, dying) = (Arc::clone(&slot), pulse.clone());
@@ -186,6 +187,14 @@ impl Server {
 
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         lock(&self.process.as_ref()?.slot).refused.clone()
+    }
+
+    /// Whether what it panics about is known: a process that is dead does nothing that counts, and redb
+    /// asserts on damaged pages, which the engine catches and refuses.
+    pub(crate) fn excuses(&self, panic: &Panic) -> bool {
+        let Some(process) = &self.process else { return false };
+        let refuses_damage = matches!(lock(&process.slot).refused, Some(Refusal::Damaged(_)));
+        process.host.pulse.is_over() || (panic.is_from_redb && refuses_damage)
     }
 
     /// The engine, if it is up, and one may look at it.

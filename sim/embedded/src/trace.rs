@@ -1,4 +1,5 @@
-//! Every log line of a run, without what a wall clock put into it.
+//! Every log line of a run, with the simulated time and the process, and without what a wall clock
+//! put into it.
 
 use std::{
     fmt::{self, Write as _},
@@ -15,6 +16,8 @@ use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     layer::{Context, SubscriberExt as _},
 };
+
+use crate::scene;
 
 /// Where the lines go.
 pub type Sink = Arc<Mutex<dyn Write + Send>>;
@@ -34,7 +37,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut fields = Fields(String::new());
         event.record(&mut fields);
         let level: &Level = event.metadata().level();
-        let line = mask(&format!("{level} {}{}", event.metadata().target(), fields.0));
+        let line = format!("{} {level} {}{}", scene::here(), event.metadata().target(), mask(&fields.0));
         let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(sink, "{line}").expect("the log can be written");
     }
@@ -49,7 +52,8 @@ impl Visit for Fields {
 }
 
 /// Instants are counted from the boot of this machine, and openraft prints them as times of day:
-/// `12:34:56.789012` and `tv_nsec: 123` mean nothing here.
+/// `12:34:56.789012` and `tv_nsec: 123` mean nothing here. A run that differs only in time is seen all
+/// the same: by the simulated time in front of each line.
 fn mask(line: &str) -> String {
     let (mut masked, mut rest) = (String::with_capacity(line.len()), line);
     while let Some(first) = rest.chars().next() {

@@ -1,13 +1,13 @@
 //! A seed, run and judged.
 
-use std::{panic, sync::Once, thread};
+use std::thread;
 
 use crate::{
     clock::Time,
     entropy,
     history::History,
     invariant::{self, Violation},
-    trace, world,
+    panics, trace, world,
 };
 
 /// What became of a seed.
@@ -27,10 +27,17 @@ const STACK: usize = 64 * 1024 * 1024;
 /// Runs a seed on a thread of its own, so that nothing is left of earlier runs. With `trace`, every
 /// log line is written to it.
 pub fn run(seed: u64, trace: Option<trace::Sink>) -> Trial {
-    silence_expected_panics();
+    judged(seed, trace, move || world::run(seed))
+}
+
+fn judged(seed: u64, trace: Option<trace::Sink>, live: impl FnOnce() -> History + Send + 'static) -> Trial {
     let body = move || {
         entropy::seed_this_thread(seed);
-        trace::with(trace, || world::run(seed))
+        panics::record_on_this_thread();
+        let mut history = trace::with(trace, live);
+        // Of processes that nobody looked at any more, or that the world has not seen.
+        history.found.extend(panics::take().into_iter().map(|panic| ("panics", panic.what)));
+        history
     };
     let thread = thread::Builder::new().name(format!("seed {seed}")).stack_size(STACK).spawn(body);
     match thread.expect("one more thread").join() {
@@ -38,23 +45,10 @@ pub fn run(seed: u64, trace: Option<trace::Sink>) -> Trial {
         Err(panic) => {
             let what = panic.downcast_ref::<String>().cloned();
             let what = what.or_else(|| panic.downcast_ref::<&str>().map(|what| (*what).to_owned()));
-            let what = what.unwrap_or_else(|| "without a word".to_owned());
+            let what = format!("the simulation itself: {}", what.as_deref().unwrap_or("without a word"));
             Trial { seed, violations: vec![Violation { invariant: "panics", what }], history: History::default() }
         }
     }
-}
-
-/// redb asserts on damaged pages and the engine catches that; the trial reports all others.
-fn silence_expected_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let default = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !thread::current().name().is_some_and(|name| name.starts_with("seed ")) {
-                default(info);
-            }
-        }));
-    });
 }
 
 impl Trial {
@@ -76,5 +70,32 @@ impl Trial {
     /// Simulated time.
     pub fn lasted(&self) -> Time {
         self.history.lines.last().map_or(Time::default(), |(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Pulse, host::Host};
+
+    #[test]
+    fn a_panic_of_a_task_is_a_violation() {
+        let trial = judged(7, None, || {
+            let mut host = Host::boot("s9", 7, Time(0), Pulse::default(), 0);
+            host.spawn(async {
+                tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+                panic!("of a task");
+            });
+            host.step(Time(0), Time(5_000));
+            History::default()
+        });
+        let [Violation { invariant: "panics", what }] = &trial.violations[..] else { panic!("{:?}", trial.violations) };
+        assert!(what.contains("of a task") && what.contains("0.003") && what.contains(" s9 "), "{what}");
+    }
+
+    #[test]
+    fn a_panic_of_the_simulation_is_a_violation() {
+        let trial = judged(7, None, || panic!("of the world"));
+        assert!(matches!(&trial.violations[..], [Violation { invariant: "panics", .. }]), "{:?}", trial.violations);
     }
 }

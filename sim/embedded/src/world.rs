@@ -18,6 +18,8 @@ use crate::{
     guest::Guest,
     history::{Answer, Call, Digest, History, Identity, Pen, Recorder},
     net::{Network, Weather},
+    panics::{self, Panic},
+    scene,
     server::{End, Refusal, Server, Surroundings},
     wiretap::Wiretap,
 };
@@ -71,6 +73,15 @@ pub(crate) fn run(seed: u64) -> History {
     let mut world = World::new(seed);
     world.live(seed);
     world.finish()
+}
+
+/// Nobody may have panicked without an excuse.
+fn witness(recorder: &Recorder, excuses: impl Fn(&Panic) -> bool) {
+    for panic in panics::take() {
+        if !excuses(&panic) {
+            recorder.find("panics", panic.what);
+        }
+    }
 }
 
 impl World {
@@ -177,9 +188,14 @@ impl World {
         let now = self.truth.now();
         self.network.deliver();
         let then = Time(now.0 + self.step_us);
-        self.servers.iter_mut().for_each(|server| server.step(now, then));
+        for server in &mut self.servers {
+            server.step(now, then);
+            witness(&self.recorder, |panic| server.excuses(panic));
+        }
         self.guests.iter_mut().chain([&mut self.operator]).for_each(|guest| guest.step(now, then));
+        witness(&self.recorder, |_| false);
         self.truth.set(then);
+        scene::set_now(then);
         self.attend();
         if then.0.is_multiple_of(20_000) {
             self.sample();

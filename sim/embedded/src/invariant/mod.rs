@@ -47,9 +47,9 @@ impl Case<'_> {
 
 type Check = fn(&mut Case<'_>);
 
-/// Every invariant that is judged on the whole history, with its sentence. Three more are judged
-/// while the world runs, where they are seen: `heals`, `starts` and `syncs`.
-pub const ALL: [(&str, &str); 13] = [
+/// Every invariant that is judged on the whole history, with its sentence. Four more are judged
+/// while the world runs, where they are seen: `heals`, `starts`, `syncs` and `panics`.
+pub const ALL: [(&str, &str); 14] = [
     ("commits", commits::SENTENCE),
     ("reads", reads::SENTENCE),
     ("watches", watches::SENTENCE),
@@ -63,6 +63,7 @@ pub const ALL: [(&str, &str); 13] = [
     ("heals", "After the last fault, every door serves and all servers come to agree within the stated bound."),
     ("starts", "What a crash can explain is no damage: a server whose disk only crashed starts again."),
     ("syncs", "A sync that failed ends the process, which does nothing more to the disk."),
+    ("panics", "Nothing panics, but redb on a damaged file, where the engine catches it and refuses the file."),
 ];
 
 const CHECKS: [(&str, Check); 10] = [
