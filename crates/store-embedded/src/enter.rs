@@ -64,6 +64,8 @@ pub(crate) async fn settle(config: &Config, dir: &DataDir, addr: &str) -> Result
     }
     let identity = new_identity(config, addr).await?;
     disk.stamp(&identity.stamp())?;
+    // An identity without a log is damage, so the log's name must be durable first.
+    dir.sync_names()?;
     dir.settle(&identity)?;
     Ok((identity, disk, loaded))
 }

@@ -83,6 +83,11 @@ impl DataDir {
         }
     }
 
+    /// Makes the names in it durable.
+    pub(crate) fn sync_names(&self) -> Result<(), StartError> {
+        self.drive.sync_names(&self.path).map_err(|e| StartError::io(self.path.display(), e))
+    }
+
     /// Writes down who we are. The log must already carry the same stamp: a directory that knows
     /// its identity but has no log has lost it.
     pub(crate) fn settle(&self, identity: &Identity) -> Result<(), StartError> {

@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     ops::RangeInclusive,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -168,14 +168,10 @@ impl Disk {
         self.delay.clone()
     }
 
-    /// Says whose log this is, durably, the directory entry included.
+    /// Says whose log this is, durably. The file's name is the directory's business.
     pub(crate) fn stamp(&self, stamp: &Stamp) -> Result<(), StartError> {
         let record = seal_meta(STAMP, stamp);
-        self.try_write([Change::Meta(STAMP, &record)]).map_err(|e| refusal(&self.path, e))?;
-        match self.path.parent().filter(|_| self.path.exists()) {
-            Some(dir) => sync_dir(dir),
-            None => Ok(()),
-        }
+        self.try_write([Change::Meta(STAMP, &record)]).map_err(|e| refusal(&self.path, e))
     }
 
     /// One durable transaction. After an error nothing may be acknowledged any more.
@@ -258,11 +254,6 @@ fn read_meta<T: serde::de::DeserializeOwned>(
 ) -> Result<Option<T>, String> {
     let Some(record) = meta.get(key).map_err(|e| e.to_string())? else { return Ok(None) };
     record::unseal(key.as_bytes(), record.value()).map(Some).map_err(|e| format!("the {key} is unreadable: {e}"))
-}
-
-/// Makes the names in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), StartError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StartError::io(dir.display(), e))
 }
 
 /// redb takes its backend by value.
