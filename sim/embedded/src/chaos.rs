@@ -23,6 +23,7 @@ pub(crate) enum Fault {
     BadWeather,
     SlowDisk,
     SyncFails,
+    WriteFails,
     DiskFull,
     BitFlip,
     DiskLost,
@@ -35,7 +36,8 @@ pub(crate) enum Fault {
     KillGuest,
 }
 
-const ALL: [Fault; 25] = [
+/// Every kind.
+pub(crate) const ALL: [Fault; 26] = [
     Fault::Kill,
     Fault::ShutDown,
     Fault::KillLeader,
@@ -51,6 +53,7 @@ const ALL: [Fault; 25] = [
     Fault::BadWeather,
     Fault::SlowDisk,
     Fault::SyncFails,
+    Fault::WriteFails,
     Fault::DiskFull,
     Fault::BitFlip,
     Fault::DiskLost,

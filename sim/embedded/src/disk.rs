@@ -1,9 +1,10 @@
 //! A disk with a volatile cache, for everything a server keeps: its log, and all other files.
 //!
 //! What was written is read back at once. What was not synced is lost when the power goes, or torn:
-//! any of its sectors may have reached the platter, in any order. Changes of names are kept in
-//! order, up to any point. A sync that fails has dropped what it should have kept, and the next one
-//! knows nothing of it. When a process is killed, all it has written stays.
+//! any of its sectors may have reached the platter, in any order, and any of the changes of names
+//! (as a whole: a file that is renamed has one of the two names). A sync that fails, of a file or of
+//! the names, has dropped what it should have kept, and the next one knows nothing of it. When a
+//! process is killed, all it has written stays.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +19,8 @@ use tenure_store_embedded::{Drive, DriveFile, Hold, LogBackend, StorageBackend};
 use crate::{clock::Pulse, dice::Dice};
 
 const SECTOR: usize = 512;
+/// `EIO`.
+const INPUT_OUTPUT_ERROR: i32 = 5;
 
 /// The disk of one server, whatever processes use it one after the other.
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ struct Bits {
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     /// Changes of names since they were last made durable.
-    renames: Vec<(String, Option<u64>)>,
+    renames: Vec<Renaming>,
     /// Which process may use it; handles of earlier ones are dead.
     process: u64,
     pulse: Pulse,
@@ -40,21 +43,32 @@ struct Bits {
     generation: u64,
     full: bool,
     fail_next_sync: bool,
-    /// A sync has failed under this process.
-    sync_failed: bool,
+    fail_next_write: bool,
+    /// A sync has failed under this process: what is read back may not be on the platter.
+    cache_lies: bool,
+    /// What it was that first failed under this process.
+    trouble: Option<&'static str>,
+    /// A write or a sync of the log has failed under this process.
+    log_failed: bool,
     /// What was written or synced after that, which must be nothing.
     used_after_failure: u64,
+    /// What has failed or happened how often, under all processes.
+    seen: BTreeMap<&'static str, u64>,
     /// After so many more operations the power goes.
     power_left: Option<u64>,
     power_lost: bool,
     slow: bool,
 }
 
+/// One change of the directory: names and what they stand for from then on.
+type Renaming = Vec<(String, Option<u64>)>;
+
 #[derive(Debug, Default)]
 struct File {
     durable: Vec<u8>,
     current: Vec<u8>,
     unsynced: Vec<Unsynced>,
+    was_read: bool,
 }
 
 #[derive(Debug)]
@@ -66,7 +80,7 @@ enum Unsynced {
 /// What became of it under the process that has just ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Autopsy {
-    pub(crate) sync_failed: bool,
+    pub(crate) log_failed: bool,
     pub(crate) used_after_failure: u64,
 }
 
@@ -120,8 +134,12 @@ impl Platter {
             generation: 1,
             full: false,
             fail_next_sync: false,
-            sync_failed: false,
+            fail_next_write: false,
+            cache_lies: false,
+            trouble: None,
+            log_failed: false,
             used_after_failure: 0,
+            seen: BTreeMap::new(),
             power_left: None,
             power_lost: false,
             slow: false,
@@ -139,7 +157,7 @@ impl Platter {
         bits.process += 1;
         bits.taken = false;
         bits.power_lost = false;
-        bits.sync_failed = false;
+        (bits.cache_lies, bits.trouble, bits.log_failed) = (false, None, false);
         bits.used_after_failure = 0;
         bits.pulse = pulse;
         Attached { platter: self.clone(), process: bits.process }
@@ -150,10 +168,10 @@ impl Platter {
         let bits = &mut *self.bits();
         bits.process += 1;
         bits.power_left = None;
-        bits.fail_next_sync = false;
-        let autopsy = Autopsy { sync_failed: bits.sync_failed, used_after_failure: bits.used_after_failure };
+        (bits.fail_next_sync, bits.fail_next_write) = (false, false);
+        let autopsy = Autopsy { log_failed: bits.log_failed, used_after_failure: bits.used_after_failure };
         // After a failed sync the cache lies about the platter: let the next process see the truth.
-        if power_lost || bits.power_lost || bits.sync_failed {
+        if power_lost || bits.power_lost || bits.cache_lies {
             bits.lose_power();
         }
         autopsy
@@ -206,13 +224,28 @@ impl Platter {
         self.bits().fail_next_sync = true;
     }
 
+    pub(crate) fn fail_next_write(&self) {
+        self.bits().fail_next_write = true;
+    }
+
+    /// What has failed under the process that has it, or had it last.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        self.bits().trouble
+    }
+
+    /// What has failed or happened how often.
+    pub(crate) fn seen(&self) -> BTreeMap<&'static str, u64> {
+        self.bits().seen.clone()
+    }
+
     pub(crate) fn cut_power_after(&self, operations: u64) {
         self.bits().power_left = Some(operations);
     }
 
     pub(crate) fn calm(&self) {
         let mut bits = self.bits();
-        (bits.full, bits.slow, bits.fail_next_sync, bits.power_left) = (false, false, false, None);
+        (bits.full, bits.slow, bits.power_left) = (false, false, None);
+        (bits.fail_next_sync, bits.fail_next_write) = (false, false);
     }
 
     /// Whether the power went in the middle of an operation.
@@ -223,10 +256,7 @@ impl Platter {
 
 impl Bits {
     fn lose_power(&mut self) {
-        let kept = self.dice.below(self.renames.len() as u64 + 1) as usize;
-        for (name, file) in std::mem::take(&mut self.renames).into_iter().take(kept) {
-            set_name(&mut self.durable_names, name, file);
-        }
+        self.keep_some_names();
         self.names = self.durable_names.clone();
         for file in self.files.values_mut() {
             file.lose_power(&mut self.dice);
@@ -236,10 +266,54 @@ impl Bits {
         self.power_lost = false;
     }
 
+    /// No order is promised: one half of the time it is kept all the same, as journals do.
+    fn keep_some_names(&mut self) {
+        let renames = std::mem::take(&mut self.renames);
+        let (in_order, first) = (self.dice.chance(50), self.dice.below(renames.len() as u64 + 1) as usize);
+        for (n, renaming) in renames.into_iter().enumerate() {
+            if if in_order { n < first } else { self.dice.chance(50) } {
+                set_names(&mut self.durable_names, &renaming);
+            }
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    /// Something fails under this process: a fault, by its name.
+    fn fail(&mut self, what: &'static str) -> io::Error {
+        self.count(what);
+        self.trouble.get_or_insert(what);
+        io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR)
+    }
+
+    /// Before anything that writes.
+    fn write(&mut self, process: u64, needs_space: bool) -> io::Result<()> {
+        self.operate(process)?;
+        if std::mem::take(&mut self.fail_next_write) {
+            return Err(self.fail("WriteFails"));
+        }
+        if needs_space && self.full {
+            drop(self.fail("DiskFull"));
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    /// A new file under a name.
+    fn create(&mut self, name: String) -> u64 {
+        let id = self.next_file;
+        self.next_file += 1;
+        self.files.insert(id, File::default());
+        self.rename(vec![(name, Some(id))]);
+        id
+    }
+
     /// Before anything that changes the platter.
     fn operate(&mut self, process: u64) -> io::Result<()> {
         self.check(process)?;
-        if self.sync_failed {
+        if self.log_failed {
             self.used_after_failure += 1;
         }
         match &mut self.power_left {
@@ -262,20 +336,18 @@ impl Bits {
         Ok(())
     }
 
-    fn space(&self) -> io::Result<()> {
-        if self.full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-
-    fn rename(&mut self, name: &str, file: Option<u64>) {
-        set_name(&mut self.names, name.to_owned(), file);
-        self.renames.push((name.to_owned(), file));
+    fn rename(&mut self, renaming: Renaming) {
+        set_names(&mut self.names, &renaming);
+        self.renames.push(renaming);
     }
 }
 
-fn set_name(names: &mut BTreeMap<String, u64>, name: String, file: Option<u64>) {
-    match file {
-        Some(id) => drop(names.insert(name, id)),
-        None => drop(names.remove(&name)),
+fn set_names(names: &mut BTreeMap<String, u64>, renaming: &Renaming) {
+    for (name, file) in renaming {
+        match file {
+            Some(id) => drop(names.insert(name.clone(), *id)),
+            None => drop(names.remove(name)),
+        }
     }
 }
 
@@ -295,6 +367,7 @@ pub(crate) struct Attached {
 struct Open {
     on: Attached,
     id: u64,
+    is_log: bool,
 }
 
 #[derive(Debug)]
@@ -312,22 +385,22 @@ impl Drop for Lock {
 }
 
 impl Attached {
-    /// The log on this disk: its file has its name as soon as it is synced.
+    /// The log on this disk. Its name is no more durable than any other.
     pub(crate) fn log_backend(&self) -> LogBackend {
         let (on, platter) = (self.clone(), self.platter.clone());
         let open = move |path: &Path| -> io::Result<Box<dyn StorageBackend>> {
             let id = {
                 let bits = &mut *on.platter.bits();
                 bits.check(on.process)?;
-                let id = *bits.names.entry(name(path)).or_insert(bits.next_file);
-                if id == bits.next_file {
-                    bits.next_file += 1;
-                    bits.files.insert(id, File::default());
-                    bits.durable_names.insert(name(path), id);
+                match bits.names.get(&name(path)) {
+                    Some(id) => *id,
+                    None => {
+                        bits.write(on.process, true)?;
+                        bits.create(name(path))
+                    }
                 }
-                id
             };
-            Ok(Box::new(Open { on: on.clone(), id }))
+            Ok(Box::new(Open { on: on.clone(), id, is_log: true }))
         };
         LogBackend::new(open).with_delay(move || {
             let bits = &mut *platter.bits();
@@ -337,7 +410,7 @@ impl Attached {
     }
 
     fn open_file(&self, id: u64) -> Arc<dyn DriveFile> {
-        Arc::new(Open { on: self.clone(), id })
+        Arc::new(Open { on: self.clone(), id, is_log: false })
     }
 }
 
@@ -371,40 +444,47 @@ impl Drive for Attached {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DriveFile>> {
         let bits = &mut *self.platter.bits();
-        bits.operate(self.process)?;
-        bits.space()?;
-        let id = bits.next_file;
-        bits.next_file += 1;
-        bits.files.insert(id, File::default());
-        bits.rename(&name(path), Some(id));
+        bits.write(self.process, true)?;
+        let id = bits.create(name(path));
         Ok(self.open_file(id))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let bits = &mut *self.platter.bits();
-        bits.operate(self.process)?;
-        let id = *bits.names.get(&name(from)).ok_or(io::ErrorKind::NotFound)?;
+        bits.write(self.process, false)?;
+        let (from, to) = (name(from), name(to));
+        let id = *bits.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
+        // Only who has received a snapshot reads it before it gives it its name.
+        if to.starts_with("snapshot-") && bits.files.get(&id).is_some_and(|file| file.was_read) {
+            bits.count("snapshots installed");
+        }
         // One change of the directory, not two: the old name goes with the new one.
-        bits.rename(&name(to), Some(id));
-        bits.rename(&name(from), None);
+        bits.rename(vec![(to, Some(id)), (from, None)]);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let bits = &mut *self.platter.bits();
-        bits.operate(self.process)?;
+        bits.write(self.process, false)?;
         if !bits.names.contains_key(&name(path)) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        bits.rename(&name(path), None);
+        bits.rename(vec![(name(path), None)]);
         Ok(())
     }
 
     fn sync_names(&self, _dir: &Path) -> io::Result<()> {
         let bits = &mut *self.platter.bits();
         bits.operate(self.process)?;
-        bits.renames.clear();
-        bits.durable_names = bits.names.clone();
+        if std::mem::take(&mut bits.fail_next_sync) {
+            bits.cache_lies = true;
+            bits.keep_some_names();
+            bits.count("syncs of names that failed");
+            return Err(bits.fail("SyncFails"));
+        }
+        for renaming in std::mem::take(&mut bits.renames) {
+            set_names(&mut bits.durable_names, &renaming);
+        }
         Ok(())
     }
 }
@@ -418,10 +498,12 @@ impl Open {
 
     fn change(&self, needs_space: bool, work: impl FnOnce(&mut File)) -> io::Result<()> {
         let bits = &mut *self.on.platter.bits();
-        bits.operate(self.on.process)?;
-        if needs_space {
-            bits.space()?;
+        let written = bits.write(self.on.process, needs_space);
+        // An operation that the process did not live to see did not fail.
+        if written.is_err() && bits.check(self.on.process).is_ok() {
+            bits.log_failed |= self.is_log;
         }
+        written?;
         work(bits.files.get_mut(&self.id).ok_or(io::ErrorKind::NotFound)?);
         Ok(())
     }
@@ -444,6 +526,7 @@ impl DriveFile for Open {
         self.with(|file| {
             let bytes = file.current.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
             out.copy_from_slice(bytes);
+            file.was_read = true;
             Ok(())
         })
     }
@@ -461,12 +544,12 @@ impl DriveFile for Open {
         bits.operate(self.on.process)?;
         let file = bits.files.get_mut(&self.id).ok_or(io::ErrorKind::NotFound)?;
         if std::mem::take(&mut bits.fail_next_sync) {
-            bits.sync_failed = true;
+            (bits.cache_lies, bits.log_failed) = (true, bits.log_failed | self.is_log);
             // Some of it made it; the rest is gone, and the next sync will not know.
             let current = file.current.clone();
             file.lose_power(&mut bits.dice);
             file.current = current;
-            return Err(io::Error::other("input/output error"));
+            return Err(bits.fail("SyncFails"));
         }
         file.sync();
         Ok(())

@@ -138,6 +138,8 @@ pub struct History {
     pub lines: Vec<(Time, String)>,
     /// What the world itself found to be wrong, by the invariant that it breaks.
     pub found: Vec<(&'static str, String)>,
+    /// How often what happened, faults by the names of their kinds.
+    pub counts: BTreeMap<String, u64>,
     /// When the faults stopped.
     pub peace: Option<Time>,
     /// When everything worked again.
@@ -172,6 +174,16 @@ impl Recorder {
         let (now, text) = (self.truth.now(), text.into());
         tracing::info!(target: "sim", "{now} {text}");
         self.history().lines.push((now, text));
+    }
+
+    /// Something happened once more.
+    pub fn count(&self, what: impl Into<String>) {
+        self.count_more(what, 1);
+    }
+
+    /// Something happened so many times more.
+    pub fn count_more(&self, what: impl Into<String>, times: u64) {
+        *self.history().counts.entry(what.into()).or_default() += times;
     }
 
     /// Something that must not be.

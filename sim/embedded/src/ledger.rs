@@ -129,6 +129,11 @@ impl Ledger {
         self.first_told.get(&revision).copied()
     }
 
+    /// How many revisions there were whose changes nobody told.
+    pub fn untold(&self) -> u64 {
+        self.gaps.iter().map(|(from, to)| to.0 - from.0).sum()
+    }
+
     /// All revisions with what they changed.
     pub fn changes(&self) -> impl Iterator<Item = (Revision, &Changes)> {
         self.changes.iter().map(|(revision, changes)| (*revision, changes))

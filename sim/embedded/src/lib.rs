@@ -24,6 +24,7 @@ mod server;
 mod world;
 
 pub mod clock;
+pub mod coverage;
 pub mod dice;
 pub mod entropy;
 pub mod history;

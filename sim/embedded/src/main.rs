@@ -1,9 +1,10 @@
 //! Runs seeds of the embedded store's simulation.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, BufWriter, Write as _},
-    ops::Range,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::{Arc, Mutex},
@@ -11,7 +12,11 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use tenure_sim_embedded::trial::{self, Trial};
+use tenure_sim_embedded::{
+    coverage::Coverage,
+    trace::Hash,
+    trial::{self, Trial},
+};
 
 #[derive(Parser)]
 #[command(about = "The embedded store under simulated time, disk and network")]
@@ -42,6 +47,15 @@ enum Command {
         #[arg(long)]
         seed: u64,
     },
+    /// Runs seeds and prints a hash of every log line of each.
+    Hash {
+        /// One seed, or `first..end` (the end is not run).
+        #[arg(long, value_parser = seeds)]
+        seeds: Range<u64>,
+        /// How many run at once, each on a thread of its own.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Runs one seed and writes every log line of it.
     Log {
         #[arg(long)]
@@ -61,7 +75,8 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { seeds, story, fail_fast, jobs } => run(seeds, story, fail_fast, jobs),
+        Command::Run { seeds, story, fail_fast, jobs } => run(&seeds, story, fail_fast, jobs),
+        Command::Hash { seeds, jobs } => hash(&seeds, jobs),
         Command::Log { seed, to } => done(log(seed, &to)),
         Command::Twice { seed } => done(twice(seed)),
     }
@@ -111,32 +126,57 @@ fn twice(seed: u64) -> io::Result<bool> {
     Ok(false)
 }
 
-fn run(seeds: Range<u64>, story: bool, fail_fast: bool, jobs: usize) -> ExitCode {
-    let begun = Instant::now();
+/// Does something with each seed, some at once.
+fn each(seeds: &Range<u64>, jobs: usize, work: impl Fn(u64) -> ControlFlow<()> + Sync) {
     let next = Mutex::new(seeds.clone());
-    let failed: Mutex<Vec<u64>> = Mutex::default();
-    let healing: Mutex<Vec<u64>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 loop {
                     let Some(seed) = next.lock().expect("no panic").next() else { return };
-                    let trial: Trial = trial::run(seed, None);
-                    healing.lock().expect("no panic").extend(trial.healing_ms());
-                    if story || !trial.violations.is_empty() {
-                        println!("{}", trial.story());
-                    }
-                    if !trial.violations.is_empty() {
-                        failed.lock().expect("no panic").push(seed);
-                        if fail_fast {
-                            *next.lock().expect("no panic") = 0..0;
-                        }
+                    if work(seed).is_break() {
+                        *next.lock().expect("no panic") = 0..0;
                     }
                 }
             });
         }
     });
-    let (count, took) = (seeds.count(), begun.elapsed());
+}
+
+fn hash(seeds: &Range<u64>, jobs: usize) -> ExitCode {
+    let hashes: Mutex<BTreeMap<u64, String>> = Mutex::default();
+    each(seeds, jobs, |seed| {
+        let log = Arc::new(Mutex::new(Hash::default()));
+        trial::run(seed, Some(log.clone()));
+        let log = log.lock().expect("the run did not panic while it wrote");
+        let line = format!("{:016x} of {} lines", log.value(), log.lines);
+        hashes.lock().expect("no panic").insert(seed, line);
+        ControlFlow::Continue(())
+    });
+    hashes.into_inner().expect("no panic").iter().for_each(|(seed, hash)| println!("seed {seed}: {hash}"));
+    ExitCode::SUCCESS
+}
+
+fn run(seeds: &Range<u64>, story: bool, fail_fast: bool, jobs: usize) -> ExitCode {
+    let begun = Instant::now();
+    let failed: Mutex<Vec<u64>> = Mutex::default();
+    let healing: Mutex<Vec<u64>> = Mutex::default();
+    let coverage: Mutex<Coverage> = Mutex::default();
+    each(seeds, jobs, |seed| {
+        let trial: Trial = trial::run(seed, None);
+        healing.lock().expect("no panic").extend(trial.healing_ms());
+        coverage.lock().expect("no panic").add(&trial.coverage);
+        if story || !trial.violations.is_empty() {
+            println!("{}", trial.story());
+        }
+        if trial.violations.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        failed.lock().expect("no panic").push(seed);
+        if fail_fast { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let coverage = coverage.into_inner().expect("no panic");
+    let (count, took) = (coverage.seeds, begun.elapsed());
     let per_hour = count as f64 / took.as_secs_f64() * 3_600.0;
     let mut healing = healing.into_inner().expect("no panic");
     healing.sort_unstable();
@@ -145,6 +185,7 @@ fn run(seeds: Range<u64>, story: bool, fail_fast: bool, jobs: usize) -> ExitCode
     println!(
         "{count} seeds in {took:.1?}: {per_hour:.0} seeds/h; healed within {median} ms (median), {longest} ms (worst)"
     );
+    println!("{coverage}");
     let failed = failed.into_inner().expect("no panic");
     if failed.is_empty() {
         return ExitCode::SUCCESS;

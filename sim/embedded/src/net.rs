@@ -44,7 +44,8 @@ struct Fabric {
     connections: BTreeMap<u64, Connection>,
     listeners: BTreeMap<String, Port>,
     under_way: BTreeMap<(Time, u64), Parcel>,
-    cuts: BTreeSet<(Place, Place)>,
+    /// How many faults have cut a link.
+    cuts: BTreeMap<(Place, Place), usize>,
     /// Machines without power: they do not even refuse.
     dark: BTreeSet<Place>,
     places: BTreeMap<String, Place>,
@@ -137,7 +138,7 @@ impl Network {
             connections: BTreeMap::new(),
             listeners: BTreeMap::new(),
             under_way: BTreeMap::new(),
-            cuts: BTreeSet::new(),
+            cuts: BTreeMap::new(),
             dark: BTreeSet::new(),
             places: BTreeMap::new(),
             receivers: Vec::new(),
@@ -160,7 +161,7 @@ impl Network {
     }
 
     pub(crate) fn cut(&self, from: Place, to: Place) {
-        self.fabric().cuts.insert((from, to));
+        *self.fabric().cuts.entry((from, to)).or_default() += 1;
     }
 
     pub(crate) fn set_weather(&self, weather: Weather) {
@@ -172,19 +173,31 @@ impl Network {
         std::mem::take(&mut self.fabric().receivers)
     }
 
+    /// Takes back what one fault has cut; other cuts of the same links stay.
+    pub(crate) fn mend(&self, links: &[(Place, Place)]) {
+        let cuts = &mut self.fabric().cuts;
+        for link in links {
+            if let Some(faults) = cuts.get_mut(link) {
+                *faults = faults.saturating_sub(1);
+            }
+        }
+        cuts.retain(|_, faults| *faults > 0);
+    }
+
     /// Opens every link. What waited arrives late, or its connection is broken.
     pub(crate) fn heal(&self) {
         self.fabric().cuts.clear();
     }
 
-    /// Breaks every connection between two places.
-    pub(crate) fn reset(&self, one: Place, other: Place) {
+    /// Breaks every connection between two places; says whether there was one.
+    pub(crate) fn reset(&self, one: Place, other: Place) -> bool {
         let fabric = &mut *self.fabric();
         let between: Vec<u64> = fabric.between(|a, b| (a, b) == (one, other) || (b, a) == (one, other));
-        for connection in between {
-            fabric.send(Parcel::Reset { connection, to: 0 });
-            fabric.send(Parcel::Reset { connection, to: 1 });
+        for connection in &between {
+            fabric.send(Parcel::Reset { connection: *connection, to: 0 });
+            fabric.send(Parcel::Reset { connection: *connection, to: 1 });
         }
+        !between.is_empty()
     }
 
     /// A process is gone. The kernel of a machine that lives on says so to its peers; a machine
@@ -272,7 +285,7 @@ impl Fabric {
     fn is_held(&mut self, connection: u64, to: usize) -> bool {
         let Some(open) = self.connections.get(&connection) else { return false };
         let link = (open.ends[1 - to].place, open.ends[to].place);
-        self.cuts.contains(&link)
+        self.cuts.contains_key(&link)
     }
 
     fn hold(&mut self, parcel: Parcel, connection: u64, to: usize) {

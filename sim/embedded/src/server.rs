@@ -11,6 +11,7 @@ use std::{
 use tenure_store_embedded::{Config, Embedded, FatalHook, StartError, Status, WriterMode};
 
 use crate::{
+    chaos::Fault,
     client::{Client, Memory},
     clock::{Pulse, Time},
     dice::Dice,
@@ -47,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) damaged: bool,
     /// When it has stopped, a bit of its disk is flipped.
     pub(crate) will_be_damaged: bool,
+    /// Why its power will be cut in the middle of a write.
+    pub(crate) power_fault: Option<Fault>,
     /// Its disk is lost, or it was put out: it comes back as somebody else.
     pub(crate) is_leaving: bool,
 }
@@ -115,6 +118,7 @@ impl Server {
             back_at: None,
             damaged: false,
             will_be_damaged: false,
+            power_fault: None,
             is_leaving: false,
         }
     }
@@ -195,6 +199,12 @@ impl Server {
         let Some(process) = &self.process else { return false };
         let refuses_damage = matches!(lock(&process.slot).refused, Some(Refusal::Damaged(_)));
         process.host.pulse.is_over() || (panic.is_from_redb && refuses_damage)
+    }
+
+    /// Its power goes after so many more operations of its disk.
+    pub(crate) fn cut_power_after(&mut self, operations: u64, why: Fault) {
+        self.power_fault = Some(why);
+        self.platter.cut_power_after(operations);
     }
 
     /// The engine, if it is up, and one may look at it.
@@ -278,19 +288,20 @@ impl Server {
     /// Ends its process at once. It is started again after a while.
     pub(crate) fn end(&mut self, how: End, recorder: &Recorder, network: &Network, back_at: Option<Time>) {
         self.back_at = back_at;
+        let has_stopped = self.has_stopped();
         let Some(Process { host, slot, clients, .. }) = self.process.take() else { return };
         host.pulse.stop();
         network.bury(self.place, how == End::PowerLost);
         let autopsy = self.platter.detach(how == End::PowerLost);
         let ended = {
             let slot = lock(&slot);
-            slot.fatal.is_some() || slot.refused.is_some()
+            slot.fatal.is_some() || slot.refused.is_some() || has_stopped
         };
         drop((clients, slot));
         drop(host);
-        if autopsy.sync_failed && (!ended || autopsy.used_after_failure > 0) {
+        if autopsy.log_failed && (!ended || autopsy.used_after_failure > 0) {
             let what = format!(
-                "{}: a sync failed; the process {}, and used the disk {} times after it",
+                "{}: a write or sync of the log failed; the process {}, and used the disk {} times after it",
                 self.name,
                 if ended { "ended itself" } else { "went on" },
                 autopsy.used_after_failure

@@ -3,7 +3,8 @@
 
 use std::{
     fmt::{self, Write as _},
-    io::Write,
+    hash::{DefaultHasher, Hasher as _},
+    io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -21,6 +22,33 @@ use crate::scene;
 
 /// Where the lines go.
 pub type Sink = Arc<Mutex<dyn Write + Send>>;
+
+/// A log of which only this is kept: equal logs have equal hashes.
+#[derive(Debug, Default)]
+pub struct Hash {
+    hasher: DefaultHasher,
+    /// How many lines it had.
+    pub lines: u64,
+}
+
+impl Hash {
+    /// Of all lines so far.
+    pub fn value(&self) -> u64 {
+        self.hasher.finish()
+    }
+}
+
+impl Write for Hash {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.write(bytes);
+        self.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Does something with this thread's log going to `sink`.
 pub(crate) fn with<T>(sink: Option<Sink>, work: impl FnOnce() -> T) -> T {

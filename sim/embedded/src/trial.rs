@@ -4,9 +4,11 @@ use std::thread;
 
 use crate::{
     clock::Time,
+    coverage::Coverage,
     entropy,
     history::History,
     invariant::{self, Violation},
+    ledger::Ledger,
     panics, trace, world,
 };
 
@@ -17,6 +19,8 @@ pub struct Trial {
     pub seed: u64,
     /// What must not be. Empty is good.
     pub violations: Vec<Violation>,
+    /// What was tried.
+    pub coverage: Coverage,
     /// What happened.
     pub history: History,
 }
@@ -41,12 +45,17 @@ fn judged(seed: u64, trace: Option<trace::Sink>, live: impl FnOnce() -> History 
     };
     let thread = thread::Builder::new().name(format!("seed {seed}")).stack_size(STACK).spawn(body);
     match thread.expect("one more thread").join() {
-        Ok(history) => Trial { seed, violations: invariant::judge(&history), history },
+        Ok(history) => {
+            let ledger = Ledger::of(&history);
+            let violations = invariant::judge(&history, &ledger);
+            Trial { seed, violations, coverage: Coverage::of(&history, &ledger), history }
+        }
         Err(panic) => {
             let what = panic.downcast_ref::<String>().cloned();
             let what = what.or_else(|| panic.downcast_ref::<&str>().map(|what| (*what).to_owned()));
             let what = format!("the simulation itself: {}", what.as_deref().unwrap_or("without a word"));
-            Trial { seed, violations: vec![Violation { invariant: "panics", what }], history: History::default() }
+            let violations = vec![Violation { invariant: "panics", what }];
+            Trial { seed, violations, history: History::default(), coverage: Coverage::default() }
         }
     }
 }

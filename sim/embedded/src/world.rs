@@ -17,7 +17,7 @@ use crate::{
     disk::Platter,
     guest::Guest,
     history::{Answer, Call, Digest, History, Identity, Pen, Recorder},
-    net::{Network, Weather},
+    net::{Network, Place, Weather},
     panics::{self, Panic},
     scene,
     server::{End, Refusal, Server, Surroundings},
@@ -50,6 +50,8 @@ pub(crate) struct World {
     /// What the operator is about: which server leaves, and whether it is out.
     leaving: Option<(usize, Arc<AtomicBool>, Time)>,
     undo: Vec<(Time, Undo)>,
+    /// What damages waits until no other damage is left.
+    postponed: Option<Fault>,
     /// So many of the next who vote lose power then.
     voters_in_danger: u64,
     votes_heard: usize,
@@ -60,9 +62,9 @@ pub(crate) struct World {
     pause_ms: u64,
 }
 
-#[derive(Clone, Copy)]
 enum Undo {
-    Network,
+    /// These links were cut.
+    Network(Vec<(Place, Place)>),
     Weather,
     SlowDisk(usize),
     DiskFull(usize),
@@ -116,6 +118,7 @@ impl World {
             operator,
             leaving: None,
             undo: Vec::new(),
+            postponed: None,
             voters_in_danger: 0,
             votes_heard: 0,
             receivers_in_danger: 0,
@@ -208,9 +211,13 @@ impl World {
         for index in 0..self.servers.len() {
             if self.servers[index].platter.has_lost_power() {
                 self.recorder.line(format!("{} loses power in the middle of a write", self.servers[index].name));
+                let fault = self.servers[index].power_fault.take().map_or_else(String::new, Fault::name);
+                self.recorder.count(fault);
                 self.end(index, End::PowerLost, 100, 2_000);
             } else if let Some(fatal) = self.servers[index].fatal() {
                 self.recorder.line(format!("{} ends itself: {fatal}", self.servers[index].name));
+                self.recorder.count("servers that ended themselves");
+                self.must_have_a_reason(index, &fatal);
                 self.end(index, End::Killed, 100, 1_500);
             } else if self.servers[index].has_stopped() {
                 self.recorder.line(format!("{} has stopped", self.servers[index].name));
@@ -256,7 +263,7 @@ impl World {
         for place in self.network.receivers() {
             if self.receivers_in_danger > 0 {
                 self.receivers_in_danger -= 1;
-                self.servers[place].platter.cut_power_after(self.dice.below(4));
+                self.servers[place].cut_power_after(self.dice.below(4), Fault::PowerLossOfReceiver);
             }
         }
     }
@@ -272,6 +279,7 @@ impl World {
             if let Some(index) = voter.filter(|_| self.voters_in_danger > 0) {
                 self.voters_in_danger -= 1;
                 self.recorder.line(format!("{} loses power having voted for {:?}", self.servers[index].name, vote.to));
+                self.recorder.count(Fault::PowerLossOfVoter.name());
                 self.end(index, End::PowerLost, 20, 200);
             }
         }
@@ -283,10 +291,13 @@ impl World {
         let server = &mut self.servers[index];
         let back = (!server.is_leaving).then_some(back);
         server.end(how, &self.recorder, &self.network, back);
+        // A dead process does nothing that counts.
+        witness(&self.recorder, |_| true);
         if std::mem::take(&mut server.will_be_damaged)
             && let Some(file) = server.platter.flip_a_bit()
         {
             self.recorder.line(format!("a bit of {}'s {file} is flipped", server.name));
+            self.recorder.count(Fault::BitFlip.name());
         }
     }
 
@@ -295,16 +306,48 @@ impl World {
         self.recorder.line(format!("{name} does not start: {refusal:?}"));
         self.end(index, End::Killed, 200, 1_000);
         match refusal {
-            Refusal::Damaged(_) if self.servers[index].damaged => self.leave(index, true),
+            Refusal::Damaged(_) if self.servers[index].damaged => {
+                self.recorder.count("damage that was refused");
+                self.leave(index, true);
+            }
             Refusal::Damaged(what) => {
                 self.recorder.find("starts", format!("{name} refuses a disk that only crashed: {what}"));
                 self.servers[index].back_at = None;
             }
-            // Somebody else with its name and address is still a member: the operator's business.
-            Refusal::NotTakenIn(why) if why.contains("remove") => self.leave(index, true),
-            Refusal::NotTakenIn(_) | Refusal::Io(_) => {}
+            Refusal::NotTakenIn(why) => self.not_taken_in(index, &why),
+            Refusal::Io(why) => {
+                self.recorder.count("starts that a disk refused");
+                self.must_have_a_reason(index, &why);
+            }
             Refusal::Other(why) => self.recorder.find("starts", format!("{name}: {why}")),
         }
+    }
+
+    /// Nothing but its disk, and being put out, may end a process or keep it from starting.
+    fn must_have_a_reason(&self, index: usize, what: &str) {
+        let server = &self.servers[index];
+        if server.platter.trouble().is_none() && !server.damaged && !server.is_leaving {
+            self.recorder
+                .find("reasons", format!("{} ended, and its disk has done nothing to it: {what}", server.name));
+        }
+    }
+
+    /// Only who is no member yet can be refused. If somebody else with its address still votes, that
+    /// is the operator's business; else it asks again.
+    fn not_taken_in(&mut self, index: usize, why: &str) {
+        let disk = self.disk_of(&self.servers[index]);
+        if self.recorder.history().identities.iter().any(|seen| seen.disk == disk) {
+            self.must_have_a_reason(index, why);
+        }
+        let addr = self.servers[index].addr.clone();
+        let votes = |server: &Server| server.status().is_some_and(|s| s.voters().any(|voter| voter.addr == addr));
+        if self.servers.iter().any(votes) {
+            self.leave(index, true);
+        }
+    }
+
+    fn disk_of(&self, server: &Server) -> String {
+        format!("{} disk {}", server.name, server.platter.generation())
     }
 
     /// A server leaves for good, and comes back as a new member with an empty disk.
@@ -346,9 +389,9 @@ impl World {
         let over: Vec<Undo> = self.undo.extract_if(.., |(at, _)| *at <= now).map(|(_, undo)| undo).collect();
         for undo in over {
             match undo {
-                Undo::Network => {
+                Undo::Network(links) => {
                     self.recorder.line("the network heals");
-                    self.network.heal();
+                    self.network.mend(&links);
                 }
                 Undo::Weather => self.network.set_weather(Weather { delay_ms: 3, breaks: 0 }),
                 Undo::SlowDisk(index) => self.servers[index].platter.slow_down(false),
@@ -366,7 +409,7 @@ impl World {
         for server in &self.servers {
             let Some(status) = server.status() else { continue };
             let (member, applied) = (status.id, status.applied);
-            let disk = format!("{} disk {}", server.name, server.platter.generation());
+            let disk = self.disk_of(server);
             let mut history = self.recorder.history();
             if !history.identities.iter().any(|seen| seen.member == member && seen.disk == disk) {
                 history.identities.push(Identity { at: now, member, disk });
@@ -410,11 +453,25 @@ impl World {
             if let Some(fault) = chaos.due(self.truth.now(), &mut dice) {
                 self.strike(fault, &mut dice);
             }
+            if self.truth.now().0.is_multiple_of(100_000)
+                && self.postponed.is_some()
+                && self.may_damage()
+                && let Some(fault) = self.postponed.take()
+            {
+                self.strike(fault, &mut dice);
+            }
             self.step();
         }
     }
 
     fn strike(&mut self, fault: Fault, dice: &mut Dice) {
+        if self.strikes(fault, dice) {
+            self.recorder.count(fault.name());
+        }
+    }
+
+    /// Does it; says whether it had an effect. Of what shows only later, the effect is counted there.
+    fn strikes(&mut self, fault: Fault, dice: &mut Dice) -> bool {
         let now = self.truth.now();
         let index = dice.below(self.servers.len() as u64) as usize;
         let name = self.servers[index].name.clone();
@@ -422,98 +479,130 @@ impl World {
         match fault {
             Fault::Kill => self.strike_down(index, End::Killed),
             Fault::KillLeader => {
-                if let Some(leader) = self.leader() {
-                    let how = if dice.chance(50) { End::Killed } else { End::PowerLost };
-                    self.strike_down(leader, how);
-                }
+                let Some(leader) = self.leader() else { return false };
+                let how = if dice.chance(50) { End::Killed } else { End::PowerLost };
+                self.strike_down(leader, how)
             }
             Fault::PowerLoss => self.strike_down(index, End::PowerLost),
-            Fault::PowerLossWithin => self.servers[index].platter.cut_power_after(dice.below(60)),
-            Fault::PowerLossOfVoter => self.voters_in_danger = 2,
-            Fault::PowerLossOfReceiver => self.receivers_in_danger = 2,
+            Fault::PowerLossWithin => {
+                self.servers[index].cut_power_after(dice.below(60), fault);
+                false
+            }
+            Fault::PowerLossOfVoter => {
+                self.voters_in_danger = 2;
+                false
+            }
+            Fault::PowerLossOfReceiver => {
+                self.receivers_in_danger = 2;
+                false
+            }
             Fault::PowerLossOfAll => {
+                let mut any = false;
                 for index in 0..self.servers.len() {
-                    self.strike_down(index, End::PowerLost);
+                    any |= self.strike_down(index, End::PowerLost);
                 }
+                any
             }
             Fault::Isolate => {
                 self.recorder.line(format!("{name} is cut off"));
-                self.cut(&|one, other| (one == index) != (other == index));
-                self.undo.push((later(dice, 200, 4_000), Undo::Network));
+                self.cut_until(later(dice, 200, 4_000), &|one, other| (one == index) != (other == index))
             }
             Fault::Split => {
                 let sides: Vec<bool> = (0..32).map(|_| dice.chance(50)).collect();
                 self.recorder.line("the network is split");
-                self.cut(&|one, other| sides[one] != sides[other]);
-                self.undo.push((later(dice, 200, 4_000), Undo::Network));
+                self.cut_until(later(dice, 200, 4_000), &|one, other| sides[one] != sides[other])
             }
             Fault::OneWay => {
                 let inward = dice.chance(50);
                 self.recorder.line(format!("{name} {}", if inward { "hears nothing" } else { "is not heard" }));
-                self.cut(&|from, to| if inward { to == index } else { from == index });
-                self.undo.push((later(dice, 200, 3_000), Undo::Network));
+                let until = later(dice, 200, 3_000);
+                self.cut_until(until, &|from, to| if inward { to == index } else { from == index })
             }
             Fault::Reset => {
                 let other = dice.below(self.servers.len() as u64) as usize;
                 self.recorder.line(format!("connections between {name} and {} break", self.servers[other].name));
-                self.network.reset(index, other);
+                self.network.reset(index, other)
             }
             Fault::BadWeather => {
                 let weather = Weather { delay_ms: dice.between(10, 250), breaks: dice.below(100) };
                 self.recorder.line(format!("bad weather: {weather:?}"));
                 self.network.set_weather(weather);
                 self.undo.push((later(dice, 500, 4_000), Undo::Weather));
+                true
             }
             Fault::SlowDisk => {
                 self.recorder.line(format!("{name}'s disk is slow"));
                 self.servers[index].platter.slow_down(true);
                 self.undo.push((later(dice, 500, 4_000), Undo::SlowDisk(index)));
+                self.servers[index].is_running()
             }
             Fault::SyncFails => {
                 self.recorder.line(format!("{name}'s next sync will fail"));
                 self.servers[index].platter.fail_next_sync();
+                false
+            }
+            Fault::WriteFails => {
+                self.recorder.line(format!("{name}'s next write will fail"));
+                self.servers[index].platter.fail_next_write();
+                false
             }
             Fault::DiskFull => {
                 self.recorder.line(format!("{name}'s disk is full"));
                 self.servers[index].platter.fill_up(true);
                 self.undo.push((later(dice, 300, 3_000), Undo::DiskFull(index)));
+                false
             }
             Fault::ShutDown => {
                 self.recorder.line(format!("{name} is told to stop"));
                 self.servers[index].shut_down();
+                self.servers[index].is_up()
             }
-            Fault::BitFlip if self.may_damage() => {
+            Fault::BitFlip | Fault::DiskLost | Fault::Leave if !self.may_damage() => {
+                self.postponed = Some(fault);
+                false
+            }
+            Fault::BitFlip => {
                 self.recorder.line(format!("{name} is told to stop"));
                 (self.servers[index].damaged, self.servers[index].will_be_damaged) = (true, true);
                 // A database that was closed in order is opened with less suspicion than one that was not.
-                if dice.chance(70) { self.servers[index].shut_down() } else { self.strike_down(index, End::Killed) }
+                if dice.chance(70) {
+                    self.servers[index].shut_down();
+                } else {
+                    self.strike_down(index, End::Killed);
+                }
+                false
             }
-            Fault::DiskLost if self.may_damage() => {
+            Fault::DiskLost => {
                 self.recorder.line(format!("{name} loses its disk"));
                 self.leave(index, true);
+                true
             }
-            Fault::Leave if self.may_damage() => self.leave(index, false),
-            Fault::BitFlip | Fault::DiskLost | Fault::Leave => {}
+            Fault::Leave => {
+                self.leave(index, false);
+                true
+            }
             Fault::Stop | Fault::Pause => {
                 let until = later(dice, 50, 5_000);
                 let how = if fault == Fault::Stop { "is stopped" } else { "is paused with its clock" };
                 self.recorder.line(format!("{name} {how} until {until}"));
                 self.servers[index].freeze(until, fault == Fault::Stop);
+                self.servers[index].is_frozen()
             }
             Fault::ClockRate => {
                 let ppm = dice.below(2 * RATE_ERROR_PPM + 1) as i64 - RATE_ERROR_PPM as i64;
                 self.recorder.line(format!("{name}'s clock goes {ppm} ppm too fast"));
                 self.servers[index].set_rate(now, ppm);
+                true
             }
             Fault::Transfer => {
                 self.recorder.line("the leadership is handed over, if there is one");
-                if let Some(leader) = self.leader() {
-                    self.servers[leader].run(|engine, _| async move { drop(engine.transfer_leadership().await) });
-                }
+                let Some(leader) = self.leader() else { return false };
+                self.servers[leader].run(|engine, _| async move { drop(engine.transfer_leadership().await) });
+                true
             }
             Fault::Compact => {
                 self.recorder.line(format!("{name} forgets its history"));
-                let _nothing = self.servers[index].look(Embedded::forget_history);
+                self.servers[index].look(Embedded::forget_history).is_some()
             }
             Fault::KillGuest => {
                 let index = dice.below(self.guests.len() as u64) as usize;
@@ -523,27 +612,30 @@ impl World {
                 guest.kill(&self.network);
                 guest.start(&self.recorder, &self.network, &mut self.dice, &addrs);
                 guest.greet(&self.recorder, &mut self.dice, self.pause_ms);
+                true
             }
         }
     }
 
-    fn strike_down(&mut self, index: usize, how: End) {
-        if self.servers[index].is_running() {
-            self.recorder.line(format!("{} {how}", self.servers[index].name));
-            self.end(index, how, 50, 3_000);
+    /// Says whether there was anybody to strike.
+    fn strike_down(&mut self, index: usize, how: End) -> bool {
+        if !self.servers[index].is_running() {
+            return false;
         }
+        self.recorder.line(format!("{} {how}", self.servers[index].name));
+        self.end(index, how, 50, 3_000);
+        true
     }
 
-    fn cut(&self, between: &dyn Fn(usize, usize) -> bool) {
-        let places: Vec<usize> =
+    fn cut_until(&mut self, until: Time, between: &dyn Fn(usize, usize) -> bool) -> bool {
+        let places: Vec<Place> =
             self.servers.iter().map(|server| server.place).chain(self.guests.iter().map(|g| g.place)).collect();
-        for from in &places {
-            for to in &places {
-                if from != to && between(*from, *to) {
-                    self.network.cut(*from, *to);
-                }
-            }
-        }
+        let links = places.iter().flat_map(|from| places.iter().map(|to| (*from, *to)));
+        let cut: Vec<(Place, Place)> = links.filter(|(from, to)| from != to && between(*from, *to)).collect();
+        cut.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+        let is_cut = !cut.is_empty();
+        self.undo.push((until, Undo::Network(cut)));
+        is_cut
     }
 
     /// Only a minority's disks may be lost: one at a time, and the next only when all is well.
@@ -650,6 +742,10 @@ impl World {
             self.end(index, End::Killed, 0, 0);
         }
         self.guests.iter_mut().chain([&mut self.operator]).for_each(|guest| guest.kill(&self.network));
+        witness(&self.recorder, |_| false);
+        for (what, times) in self.servers.iter().flat_map(|server| server.platter.seen()) {
+            self.recorder.count_more(what, times);
+        }
         let mut history = std::mem::take(&mut *self.recorder.history());
         history.votes = self.wiretap.votes();
         history

@@ -47,9 +47,9 @@ impl Case<'_> {
 
 type Check = fn(&mut Case<'_>);
 
-/// Every invariant that is judged on the whole history, with its sentence. Four more are judged
-/// while the world runs, where they are seen: `heals`, `starts`, `syncs` and `panics`.
-pub const ALL: [(&str, &str); 14] = [
+/// Every invariant that is judged on the whole history, with its sentence. Five more are judged
+/// while the world runs, where they are seen: `heals`, `starts`, `syncs`, `reasons` and `panics`.
+pub const ALL: [(&str, &str); 15] = [
     ("commits", commits::SENTENCE),
     ("reads", reads::SENTENCE),
     ("watches", watches::SENTENCE),
@@ -62,7 +62,11 @@ pub const ALL: [(&str, &str); 14] = [
     ("ids", ids::SENTENCE),
     ("heals", "After the last fault, every door serves and all servers come to agree within the stated bound."),
     ("starts", "What a crash can explain is no damage: a server whose disk only crashed starts again."),
-    ("syncs", "A sync that failed ends the process, which does nothing more to the disk."),
+    ("syncs", "A write or a sync of the log that failed ends the process, which does nothing more to the disk."),
+    (
+        "reasons",
+        "A server ends or refuses to start only after its disk failed or was full, was damaged, or it was put out.",
+    ),
     ("panics", "Nothing panics, but redb on a damaged file, where the engine catches it and refuses the file."),
 ];
 
@@ -80,12 +84,11 @@ const CHECKS: [(&str, Check); 10] = [
 ];
 
 /// Judges a history.
-pub fn judge(history: &History) -> Vec<Violation> {
-    let ledger = Ledger::of(history);
+pub fn judge(history: &History, ledger: &Ledger) -> Vec<Violation> {
     let mut violations: Vec<Violation> =
         history.found.iter().map(|(invariant, what)| Violation { invariant, what: what.clone() }).collect();
     for (invariant, check) in CHECKS {
-        let mut case = Case { history, ledger: &ledger, bounds: bounds::Bounds::of(history), found: Vec::new() };
+        let mut case = Case { history, ledger, bounds: bounds::Bounds::of(history), found: Vec::new() };
         check(&mut case);
         violations.extend(case.found.into_iter().map(|what| Violation { invariant, what }));
     }
