@@ -113,7 +113,9 @@ impl Embedded {
     }
 
     /// Forgets the changes of the past on this server: a watch from before now begins with a list.
-    /// It frees memory, and is never needed.
+    /// Hidden: the history is bounded by itself, so nobody needs this but tests of what readers do
+    /// when it is short.
+    #[doc(hidden)]
     pub fn forget_history(&self) {
         self.core.shared.forget_history();
     }

@@ -13,7 +13,8 @@ use tokio::{
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// What a connection is opened for, so that a simulator can treat them differently.
+/// What a connection is opened for, so that a simulator or a test can treat them differently; plain
+/// [`Tcp`] does not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Purpose {
     /// Votes, beats and log entries between servers.

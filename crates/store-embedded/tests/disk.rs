@@ -393,9 +393,9 @@ async fn a_start_that_ended_before_it_had_an_identity_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_written_inline_keeps_as_much() {
+async fn a_log_that_is_written_by_a_task_keeps_as_much() {
     let dir = tempfile::tempdir().expect("a directory");
-    let config = Config { log_writer: WriterMode::Inline, snapshot_entries: 20, ..alone(dir.path()) };
+    let config = Config { log_writer: WriterMode::Task, snapshot_entries: 20, ..alone(dir.path()) };
     for round in 0..3 {
         let server = start(&config).await;
         for n in 0..15 {

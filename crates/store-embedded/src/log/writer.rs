@@ -1,10 +1,6 @@
 //! The one place that writes the log. Whatever has queued up meanwhile becomes one transaction.
 
-use std::{
-    io, mem,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-};
+use std::{io, mem, thread};
 
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
@@ -22,11 +18,11 @@ pub enum WriterMode {
     /// Threads: the log's writes have one of their own, one transaction per drained batch.
     #[default]
     Thread,
-    /// The caller, at once: no threads, no order but that of the calls.
-    Inline,
     /// A task of the runtime for the log's writes, which takes as long for each batch as the backend
     /// says ([`LogBackend::with_delay`](super::disk::LogBackend::with_delay)); the caller for the
-    /// rest. For simulators, where threads would break determinism and yet a write takes time.
+    /// rest. Hidden: it is for simulators only, where threads would break determinism and yet a write
+    /// takes time. A server would stand still while its disk works.
+    #[doc(hidden)]
     Task,
 }
 
@@ -38,7 +34,7 @@ impl WriterMode {
     ) -> io::Result<T> {
         match self {
             WriterMode::Thread => tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?,
-            WriterMode::Inline | WriterMode::Task => work(),
+            WriterMode::Task => work(),
         }
     }
 }
@@ -53,11 +49,9 @@ pub(super) enum Write {
     Stop { done: oneshot::Sender<()> },
 }
 
+/// The queue of what is to be written.
 #[derive(Clone, Debug)]
-pub(super) enum Writer {
-    Queue(mpsc::Sender<Write>),
-    Inline(Arc<Mutex<Pen>>),
-}
+pub(super) struct Writer(mpsc::Sender<Write>);
 
 /// The answer when the writer has ended, whether by a failed disk or by a stop.
 pub(super) fn gone() -> io::Error {
@@ -67,10 +61,9 @@ pub(super) fn gone() -> io::Error {
 impl Writer {
     pub(super) fn start(disk: Disk, dir: DataDir, mode: WriterMode, fatal: FatalHook) -> Writer {
         let mut pen = Pen { disk: Some(disk), dir: Some(dir), committed: None, fatal };
+        let (submit, mut queue) = mpsc::channel(QUEUE);
         match mode {
-            WriterMode::Inline => Writer::Inline(Arc::new(Mutex::new(pen))),
-            WriterMode::Thread => {
-                let (submit, mut queue) = mpsc::channel(QUEUE);
+            WriterMode::Thread => drop(
                 thread::Builder::new()
                     .name("tenure-log".to_owned())
                     .spawn(move || {
@@ -79,11 +72,9 @@ impl Writer {
                         }
                         pen.write(Vec::new());
                     })
-                    .expect("the system can start one more thread");
-                Writer::Queue(submit)
-            }
+                    .expect("the system can start one more thread"),
+            ),
             WriterMode::Task => {
-                let (submit, mut queue) = mpsc::channel(QUEUE);
                 let delay = pen.disk.as_ref().and_then(Disk::delay);
                 tokio::spawn(async move {
                     while let Some(first) = queue.recv().await {
@@ -94,20 +85,14 @@ impl Writer {
                     }
                     pen.write(Vec::new());
                 });
-                Writer::Queue(submit)
             }
         }
+        Writer(submit)
     }
 
     /// Queues a write; waits when the queue is full.
     pub(super) async fn submit(&self, write: Write) -> io::Result<()> {
-        match self {
-            Writer::Queue(queue) => queue.send(write).await.map_err(|_| gone()),
-            Writer::Inline(pen) => {
-                pen.lock().unwrap_or_else(PoisonError::into_inner).write(vec![write]);
-                Ok(())
-            }
-        }
+        self.0.send(write).await.map_err(|_| gone())
     }
 }
 
@@ -124,7 +109,7 @@ fn drain(first: Write, queue: &mut mpsc::Receiver<Write>) -> Vec<Write> {
 
 /// Holds the disk until it fails or is told to stop.
 #[derive(Debug)]
-pub(super) struct Pen {
+struct Pen {
     disk: Option<Disk>,
     dir: Option<DataDir>,
     /// The newest commit mark that is not on disk.
