@@ -42,8 +42,8 @@ struct Bits {
     /// How often it was replaced by an empty one.
     generation: u64,
     full: bool,
-    fail_next_sync: bool,
-    fail_next_write: bool,
+    fail_next_sync: Option<Target>,
+    fail_next_write: Option<Target>,
     /// A sync has failed under this process: what is read back may not be on the platter.
     cache_lies: bool,
     /// What it was that first failed under this process.
@@ -75,6 +75,21 @@ struct File {
 enum Unsynced {
     Len(usize),
     Bytes(usize, Vec<u8>),
+}
+
+/// What is to fail. The log is busy, so "the next one" would hardly ever be anything else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    Anything,
+    /// Snapshots, the identity, the names.
+    NotTheLog,
+}
+
+impl Target {
+    /// Whether this is it; it fails once.
+    fn takes(next: &mut Option<Target>, is_log: bool) -> bool {
+        next.take_if(|target| *target == Target::Anything || !is_log).is_some()
+    }
 }
 
 /// What became of it under the process that has just ended.
@@ -133,8 +148,8 @@ impl Platter {
             taken: false,
             generation: 1,
             full: false,
-            fail_next_sync: false,
-            fail_next_write: false,
+            fail_next_sync: None,
+            fail_next_write: None,
             cache_lies: false,
             trouble: None,
             log_failed: false,
@@ -168,7 +183,7 @@ impl Platter {
         let bits = &mut *self.bits();
         bits.process += 1;
         bits.power_left = None;
-        (bits.fail_next_sync, bits.fail_next_write) = (false, false);
+        (bits.fail_next_sync, bits.fail_next_write) = (None, None);
         let autopsy = Autopsy { log_failed: bits.log_failed, used_after_failure: bits.used_after_failure };
         // After a failed sync the cache lies about the platter: let the next process see the truth.
         if power_lost || bits.power_lost || bits.cache_lies {
@@ -220,12 +235,12 @@ impl Platter {
         self.bits().slow = slow;
     }
 
-    pub(crate) fn fail_next_sync(&self) {
-        self.bits().fail_next_sync = true;
+    pub(crate) fn fail_next_sync(&self, of: Target) {
+        self.bits().fail_next_sync = Some(of);
     }
 
-    pub(crate) fn fail_next_write(&self) {
-        self.bits().fail_next_write = true;
+    pub(crate) fn fail_next_write(&self, of: Target) {
+        self.bits().fail_next_write = Some(of);
     }
 
     /// What has failed under the process that has it, or had it last.
@@ -245,7 +260,7 @@ impl Platter {
     pub(crate) fn calm(&self) {
         let mut bits = self.bits();
         (bits.full, bits.slow, bits.power_left) = (false, false, None);
-        (bits.fail_next_sync, bits.fail_next_write) = (false, false);
+        (bits.fail_next_sync, bits.fail_next_write) = (None, None);
     }
 
     /// Whether the power went in the middle of an operation.
@@ -289,9 +304,10 @@ impl Bits {
     }
 
     /// Before anything that writes.
-    fn write(&mut self, process: u64, needs_space: bool) -> io::Result<()> {
+    fn write(&mut self, process: u64, needs_space: bool, is_log: bool) -> io::Result<()> {
         self.operate(process)?;
-        if std::mem::take(&mut self.fail_next_write) {
+        if Target::takes(&mut self.fail_next_write, is_log) {
+            self.count(if is_log { "writes of the log that failed" } else { "writes beside the log that failed" });
             return Err(self.fail("WriteFails"));
         }
         if needs_space && self.full {
@@ -395,7 +411,7 @@ impl Attached {
                 match bits.names.get(&name(path)) {
                     Some(id) => *id,
                     None => {
-                        bits.write(on.process, true)?;
+                        bits.write(on.process, true, true)?;
                         bits.create(name(path))
                     }
                 }
@@ -444,14 +460,14 @@ impl Drive for Attached {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DriveFile>> {
         let bits = &mut *self.platter.bits();
-        bits.write(self.process, true)?;
+        bits.write(self.process, true, false)?;
         let id = bits.create(name(path));
         Ok(self.open_file(id))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let bits = &mut *self.platter.bits();
-        bits.write(self.process, false)?;
+        bits.write(self.process, false, false)?;
         let (from, to) = (name(from), name(to));
         let id = *bits.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
         // Only who has received a snapshot reads it before it gives it its name.
@@ -465,7 +481,7 @@ impl Drive for Attached {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let bits = &mut *self.platter.bits();
-        bits.write(self.process, false)?;
+        bits.write(self.process, false, false)?;
         if !bits.names.contains_key(&name(path)) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -476,7 +492,7 @@ impl Drive for Attached {
     fn sync_names(&self, _dir: &Path) -> io::Result<()> {
         let bits = &mut *self.platter.bits();
         bits.operate(self.process)?;
-        if std::mem::take(&mut bits.fail_next_sync) {
+        if Target::takes(&mut bits.fail_next_sync, false) {
             bits.cache_lies = true;
             bits.keep_some_names();
             bits.count("syncs of names that failed");
@@ -498,7 +514,7 @@ impl Open {
 
     fn change(&self, needs_space: bool, work: impl FnOnce(&mut File)) -> io::Result<()> {
         let bits = &mut *self.on.platter.bits();
-        let written = bits.write(self.on.process, needs_space);
+        let written = bits.write(self.on.process, needs_space, self.is_log);
         // An operation that the process did not live to see did not fail.
         if written.is_err() && bits.check(self.on.process).is_ok() {
             bits.log_failed |= self.is_log;
@@ -542,8 +558,12 @@ impl DriveFile for Open {
     fn sync(&self) -> io::Result<()> {
         let bits = &mut *self.on.platter.bits();
         bits.operate(self.on.process)?;
+        let fails = Target::takes(&mut bits.fail_next_sync, self.is_log);
+        if fails {
+            bits.count(if self.is_log { "syncs of the log that failed" } else { "syncs of other files that failed" });
+        }
         let file = bits.files.get_mut(&self.id).ok_or(io::ErrorKind::NotFound)?;
-        if std::mem::take(&mut bits.fail_next_sync) {
+        if fails {
             (bits.cache_lies, bits.log_failed) = (true, bits.log_failed | self.is_log);
             // Some of it made it; the rest is gone, and the next sync will not know.
             let current = file.current.clone();

@@ -574,3 +574,19 @@ impl Drop for Wire {
         fabric.forget_if_over(self.connection);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_one_cut_does_not_heal_another_of_the_same_link() {
+        let network = Network::new(Truth::default(), Dice::new(1, "network"), 1_000, Wiretap::default());
+        network.cut(1, 2);
+        network.cut(1, 2);
+        network.mend(&[(1, 2)]);
+        assert!(network.fabric().cuts.contains_key(&(1, 2)));
+        network.mend(&[(1, 2)]);
+        assert!(network.fabric().cuts.is_empty());
+    }
+}

@@ -322,3 +322,58 @@ impl From<StartError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Truth, trial, wiretap::Wiretap};
+
+    /// Steps a lone server until it is up, has refused to start, or has lost power.
+    fn run(server: &mut Server, network: &Network, truth: &Truth) {
+        for _ in 0..5_000 {
+            let (now, then) = (truth.now(), truth.now().plus_ms(1));
+            network.deliver();
+            server.step(now, then);
+            truth.set(then);
+            if server.is_up() || server.refusal().is_some() || server.platter.has_lost_power() {
+                return;
+            }
+        }
+    }
+
+    /// Founds a cluster of one, loses power after so many operations of the disk, and starts again.
+    /// False if it was up before that.
+    fn loses_power_in_its_first_start(operations: u64, roll: u64, recorder: &Recorder) -> bool {
+        let truth = recorder.truth.clone();
+        let network = Network::new(truth.clone(), Dice::new(roll, "network"), 1_000, Wiretap::default());
+        let mut server = Server::new(0, Platter::new(Dice::new(roll, "disk")));
+        network.name(&server.addr, server.place);
+        let dice = &mut Dice::new(roll, "world");
+        let mut around = Surroundings { recorder, network: &network, dice, snapshot_entries: 60, pause_ms: 100 };
+        server.start(&mut around);
+        server.cut_power_after(operations, Fault::PowerLossWithin);
+        run(&mut server, &network, &truth);
+        let lost = server.platter.has_lost_power();
+        server.end(End::PowerLost, recorder, &network, None);
+        server.start(&mut around);
+        run(&mut server, &network, &truth);
+        if !server.is_up() {
+            recorder.find("starts", format!("after {operations} operations (roll {roll}): {:?}", server.refusal()));
+        }
+        server.end(End::Killed, recorder, &network, None);
+        lost
+    }
+
+    #[test]
+    fn power_that_goes_at_any_moment_of_a_first_start_leaves_a_disk_that_starts() {
+        let trial = trial::judged(1, None, || {
+            let recorder = Recorder::new(Truth::default());
+            for roll in 0..8 {
+                let cuts = (0..).take_while(|cut| loses_power_in_its_first_start(*cut, roll, &recorder)).count();
+                assert!(cuts > 20, "only {cuts} operations until it was up");
+            }
+            recorder.history().clone()
+        });
+        assert!(trial.violations.is_empty(), "{:?}", trial.violations);
+    }
+}

@@ -120,6 +120,32 @@ fn instant_length(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        clock::{Pulse, Time},
+        host::Host,
+    };
+
+    /// The log of a process that says something after so many milliseconds.
+    fn log_of(ms: u64) -> String {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        with(Some(log.clone()), || {
+            let mut host = Host::boot("s9", 7, Time(0), Pulse::default(), 0);
+            host.spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+                tracing::info!("something");
+            });
+            host.step(Time(0), Time(5_000));
+        });
+        let log = log.lock().expect("no panic").clone();
+        String::from_utf8(log).expect("text")
+    }
+
+    #[test]
+    fn runs_that_differ_only_in_time_have_different_logs() {
+        assert!(log_of(3).contains("0.003000 s9 INFO"), "{}", log_of(3));
+        assert_eq!(log_of(3), log_of(3));
+        assert_ne!(log_of(3), log_of(2));
+    }
 
     #[test]
     fn times_of_day_and_instants_are_masked_and_nothing_else() {

@@ -34,7 +34,7 @@ pub fn run(seed: u64, trace: Option<trace::Sink>) -> Trial {
     judged(seed, trace, move || world::run(seed))
 }
 
-fn judged(seed: u64, trace: Option<trace::Sink>, live: impl FnOnce() -> History + Send + 'static) -> Trial {
+pub(crate) fn judged(seed: u64, trace: Option<trace::Sink>, live: impl FnOnce() -> History + Send + 'static) -> Trial {
     let body = move || {
         entropy::seed_this_thread(seed);
         panics::record_on_this_thread();

@@ -14,7 +14,7 @@ use crate::{
     chaos::{Chaos, Fault},
     clock::{Time, Truth},
     dice::Dice,
-    disk::Platter,
+    disk::{Platter, Target},
     guest::Guest,
     history::{Answer, Call, Digest, History, Identity, Pen, Recorder},
     net::{Network, Place, Weather},
@@ -75,6 +75,10 @@ pub(crate) fn run(seed: u64) -> History {
     let mut world = World::new(seed);
     world.live(seed);
     world.finish()
+}
+
+fn what_fails(dice: &mut Dice) -> Target {
+    if dice.chance(50) { Target::Anything } else { Target::NotTheLog }
 }
 
 /// Nobody may have panicked without an excuse.
@@ -538,12 +542,12 @@ impl World {
             }
             Fault::SyncFails => {
                 self.recorder.line(format!("{name}'s next sync will fail"));
-                self.servers[index].platter.fail_next_sync();
+                self.servers[index].platter.fail_next_sync(what_fails(dice));
                 false
             }
             Fault::WriteFails => {
                 self.recorder.line(format!("{name}'s next write will fail"));
-                self.servers[index].platter.fail_next_write();
+                self.servers[index].platter.fail_next_write(what_fails(dice));
                 false
             }
             Fault::DiskFull => {
