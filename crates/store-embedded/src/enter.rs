@@ -47,7 +47,7 @@ pub(crate) async fn settle(config: &Config, dir: &DataDir, addr: &str) -> Result
     {
         return Err(lost(&path, identity));
     }
-    let (disk, loaded) = Disk::open(&path, &config.log_backend)?;
+    let (disk, loaded) = Disk::open(&path, &config.log_backend, identity.is_some())?;
     if let Some(identity) = identity {
         return match &loaded.stamp {
             Some(stamp) if *stamp == identity.stamp() => Ok((identity, disk, loaded)),

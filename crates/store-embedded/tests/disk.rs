@@ -393,6 +393,20 @@ async fn a_start_that_ended_before_it_had_an_identity_begins_anew() {
 }
 
 #[tokio::test]
+async fn a_log_whose_creation_a_crash_cut_short_is_begun_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = alone(dir.path());
+    let log = dir.path().join("raft.redb");
+    fs::write(&log, vec![0; 8192]).expect("written");
+    let server = start(&config).await;
+    put(&server.store(), "a", "1").await;
+    server.shutdown().await;
+    // With an identity beside it, the same file is a log that is lost.
+    fs::write(&log, vec![0; 8192]).expect("written");
+    assert!(matches!(Embedded::start(config).await, Err(StartError::Damaged { .. })));
+}
+
+#[tokio::test]
 async fn a_log_that_is_written_by_a_task_keeps_as_much() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = Config { log_writer: WriterMode::Task, snapshot_entries: 20, ..alone(dir.path()) };

@@ -23,6 +23,8 @@ use crate::{
     record,
 };
 
+/// How many bytes of magic number a file of redb begins with.
+const MAGIC: usize = 9;
 /// The log's file name in the data directory.
 pub(crate) const FILE: &str = "raft.redb";
 
@@ -137,10 +139,16 @@ pub(crate) fn seal_meta<T: Serialize>(key: &'static str, value: &T) -> Vec<u8> {
 }
 
 impl Disk {
-    /// Opens the log and reads all of it, checking every record.
-    pub(crate) fn open(path: &Path, backend: &LogBackend) -> Result<(Disk, Loaded), StartError> {
+    /// Opens the log and reads all of it, checking every record. `is_ours` is false while the
+    /// directory has no identity, so that nothing can have been promised in it yet.
+    pub(crate) fn open(path: &Path, backend: &LogBackend, is_ours: bool) -> Result<(Disk, Loaded), StartError> {
         let delay = backend.delay.clone();
-        let backend = Boxed((backend.open)(path).map_err(|e| StartError::io(path.display(), e))?);
+        let refused = |e| StartError::io(path.display(), e);
+        let backend = Boxed((backend.open)(path).map_err(refused)?);
+        if !is_ours && backend.is_unfinished().map_err(refused)? {
+            tracing::info!("{}: its creation was cut short by a crash, it is begun again", path.display());
+            backend.set_len(0).map_err(refused)?;
+        }
         // redb asserts some of its invariants; on a damaged file an assertion is an answer too.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let refuse = |e: DatabaseError| refusal(path, e.into());
@@ -261,6 +269,19 @@ fn read_meta<T: serde::de::DeserializeOwned>(
 /// redb takes its backend by value.
 #[derive(Debug)]
 struct Boxed(Box<dyn StorageBackend>);
+
+impl Boxed {
+    /// Whether redb's creation of it was cut short: the magic number is written last, once all else
+    /// is durable. No damage of one place makes all of it zero.
+    fn is_unfinished(&self) -> Result<bool, std::io::Error> {
+        let mut magic = [0; MAGIC];
+        match self.0.len()? {
+            0 => Ok(false),
+            len if len < MAGIC as u64 => Ok(true),
+            _ => self.0.read(0, &mut magic).map(|()| magic == [0; MAGIC]),
+        }
+    }
+}
 
 impl StorageBackend for Boxed {
     fn len(&self) -> Result<u64, std::io::Error> {
