@@ -57,8 +57,8 @@ impl LogBackend {
     }
 
     /// The same, and every batch of writes takes a while. Only heeded in
-    /// [`WriterMode::Task`](super::WriterMode::Task); a real disk takes its own time. Hidden, as that
-    /// mode is: for simulators only.
+    /// [`WriterMode::Task`](super::WriterMode::Task); a real disk takes its own time. Hidden: that
+    /// mode is for simulators only.
     #[doc(hidden)]
     #[must_use]
     pub fn with_delay(self, delay: impl Fn() -> Duration + Send + Sync + 'static) -> LogBackend {

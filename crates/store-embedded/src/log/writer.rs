@@ -20,9 +20,8 @@ pub enum WriterMode {
     Thread,
     /// A task of the runtime for the log's writes, which takes as long for each batch as the backend
     /// says ([`LogBackend::with_delay`](super::disk::LogBackend::with_delay)); the caller for the
-    /// rest. Hidden: it is for simulators only, where threads would break determinism and yet a write
-    /// takes time. A server would stand still while its disk works.
-    #[doc(hidden)]
+    /// rest. It is for simulators only, where threads would break determinism and yet a write takes
+    /// time: a server would stand still while its disk works.
     Task,
 }
 
