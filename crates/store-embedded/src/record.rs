@@ -22,7 +22,16 @@ pub(crate) enum Unreadable {
 
 /// Wraps a value that will be stored at `place`.
 pub(crate) fn seal<T: Serialize>(place: &[u8], value: &T) -> Vec<u8> {
-    let mut record = postcard::to_extend(value, vec![FORMAT, 0, 0, 0, 0]).expect("plain data always encodes");
+    close(place, postcard::to_extend(value, vec![FORMAT, 0, 0, 0, 0]).expect("plain data always encodes"))
+}
+
+/// Wraps a payload, whatever it is.
+pub(crate) fn seal_payload(place: &[u8], payload: &[u8]) -> Vec<u8> {
+    close(place, [&[FORMAT, 0, 0, 0, 0], payload].concat())
+}
+
+/// Fills in the checksum.
+fn close(place: &[u8], mut record: Vec<u8>) -> Vec<u8> {
     let crc = checksum(place, &record[HEAD..]);
     record[1..HEAD].copy_from_slice(&crc.to_le_bytes());
     record
