@@ -104,7 +104,7 @@ mod tests {
     fn commit(ms: u64, holder: u128) -> (Time, Event) {
         let flow = FlowId::new("f001").unwrap();
         let (token, holder, records) = (Token::first(1, 1), Holder(holder), Vec::new());
-        (at(ms), Event::Committed { sink: 0, flow, token, holder, seq: 1, records })
+        (at(ms), Event::Committed { sink: 0, flow, token, holder, seq: 1, records, position: None })
     }
 
     fn opened(node: &str, holder: u128) -> (Time, Event) {

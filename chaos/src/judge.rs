@@ -203,8 +203,13 @@ fn subject(event: &Event) -> Vec<String> {
         | Event::Settled { flow: of, .. }
         | Event::ReadOn { flow: of, .. }
         | Event::Stopped { flow: of, .. }
+        | Event::Sent { flow: of, .. }
+        | Event::Wanted { flow: of, .. }
         | Event::Asked { flow: of, .. } => flow(of),
-        Event::SessionOpened { node, .. } | Event::SessionEnded { node, .. } => vec![node.to_string()],
+        Event::SessionOpened { node, .. }
+        | Event::SessionEnded { node, .. }
+        | Event::Cordoned { node, .. }
+        | Event::Leaving(node) => vec![node.to_string()],
         Event::Watched { watch, .. } => vec!["watch".to_owned(), watch.to_string()],
         Event::Office { .. } => vec!["office".to_owned()],
         _ => Vec::new(),
@@ -226,10 +231,15 @@ fn word(event: &Event) -> &'static str {
         Event::ReadOn { .. } | Event::ReadOff { .. } => "readers come and gone",
         Event::Stopped { .. } => "stops answered with 200",
         Event::Asked { .. } => "wishes",
+        Event::Wanted { .. } => "flow records",
+        Event::Cordoned { .. } | Event::Leaving(_) => "nodes to be left",
         Event::Watched { .. } => "words of a watch",
         Event::Peace
         | Event::Live(_)
         | Event::Written { .. }
+        | Event::Granted { .. }
+        | Event::Sent { .. }
+        | Event::Stored { .. }
         | Event::Renewed { .. }
         | Event::ToldGone { .. }
         | Event::Revoked { .. }
@@ -254,11 +264,12 @@ mod tests {
 
     fn committed(epoch: u64, holder: u128, seq: u64, records: &[u64]) -> Event {
         let (token, holder, records) = (Token::first(1, epoch), Holder(holder), records.to_vec());
-        Event::Committed { sink: 0, flow: flow(), token, holder, seq, records }
+        Event::Committed { sink: 0, flow: flow(), token, holder, seq, records, position: None }
     }
 
     fn claimed(epoch: u64, holder: u128, seq: u64) -> Event {
-        Event::Claimed { sink: 0, flow: flow(), token: Token::first(1, epoch), holder: Holder(holder), seq }
+        let (token, holder) = (Token::first(1, epoch), Holder(holder));
+        Event::Claimed { sink: 0, flow: flow(), token, holder, seq, position: None, origin: 0 }
     }
 
     fn judged(events: Vec<Event>) -> Vec<&'static str> {
@@ -274,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_stale_writer_a_second_row_and_a_forgotten_batch_are_noticed() {
-        assert_eq!(judged(vec![claimed(2, 8, 0), committed(1, 7, 1, &[1])]), ["fence_grows"]);
+        assert_eq!(judged(vec![claimed(2, 8, 0), committed(1, 7, 1, &[1])]), ["fence_grows", "checkpoint_grows"]);
         assert_eq!(judged(vec![committed(1, 7, 1, &[1, 2]), committed(1, 7, 2, &[2, 3])]), ["history_is_linear"]);
         assert_eq!(judged(vec![committed(1, 7, 1, &[1]), claimed(2, 8, 0)]), ["checkpoint_grows"]);
     }

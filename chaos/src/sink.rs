@@ -25,16 +25,17 @@ const OWN_TABLE: &str = "CREATE TABLE trades (feed text, seq bigint, at bigint, 
 const AUDIT: &str = "
 CREATE TABLE chaos_audit (id bigserial PRIMARY KEY, by xid8 NOT NULL, what text NOT NULL,
     flow text NOT NULL, lineage bigint NOT NULL, epoch bigint NOT NULL, attempt bigint NOT NULL,
-    holder text NOT NULL, seq bigint NOT NULL, position text);
+    holder text NOT NULL, seq bigint NOT NULL, position text, origin bigint NOT NULL);
 CREATE TABLE chaos_began AS SELECT pg_current_xact_id() AS by;
 CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE
     fence tenure_flow_fence := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
     change text := CASE WHEN TG_OP = 'DELETE' THEN 'deleted'
         WHEN TG_OP = 'INSERT' OR NEW.seq = OLD.seq THEN 'raised' ELSE 'moved' END;
 BEGIN
-    INSERT INTO chaos_audit (by, what, flow, lineage, epoch, attempt, holder, seq, position)
+    INSERT INTO chaos_audit (by, what, flow, lineage, epoch, attempt, holder, seq, position, origin)
     VALUES (pg_current_xact_id(), change,
-        fence.flow, fence.lineage, fence.epoch, fence.attempt, fence.holder, fence.seq, fence.position);
+        fence.flow, fence.lineage, fence.epoch, fence.attempt, fence.holder, fence.seq, fence.position,
+        fence.origin);
     RETURN NULL;
 END $$;
 CREATE TRIGGER chaos_audit AFTER INSERT OR UPDATE OR DELETE ON tenure_flow_fence
@@ -42,7 +43,7 @@ CREATE TRIGGER chaos_audit AFTER INSERT OR UPDATE OR DELETE ON tenure_flow_fence
 
 /// What happened, with the moment of the commit. The moment is the server's, of the same wall clock.
 const HISTORY: &str = "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xid(by))) * 1000000)::bigint,
-    by::text, what, flow, lineage, epoch, attempt, holder, seq, position FROM chaos_audit ORDER BY id";
+    by::text, what, flow, lineage, epoch, attempt, holder, seq, position, origin FROM chaos_audit ORDER BY id";
 
 /// The rows since the account began, by transaction and in the order in which they came. What a
 /// transaction wrote that was numbered before may have moved its fence before, too.
@@ -223,11 +224,12 @@ impl Sink {
             let token = Token { lineage: number(4), epoch: number(5), attempt: number(6) as u32 };
             let holder = Holder(u128::from_str_radix(row.get(7), 16).unwrap_or(0));
             let (sink, seq) = (0, number(8));
+            let position = row.get::<_, Option<String>>(9).and_then(|position| position.parse().ok());
             let event = match row.get(2) {
-                "raised" => Event::Claimed { sink, flow, token, holder, seq },
+                "raised" => Event::Claimed { sink, flow, token, holder, seq, position, origin: number(10) },
                 "moved" => {
                     let records = rows_of.remove(&(row.get::<_, String>(1), flow.to_string())).unwrap_or_default();
-                    Event::Committed { sink, flow, token, holder, seq, records }
+                    Event::Committed { sink, flow, token, holder, seq, records, position }
                 }
                 _ => {
                     account
@@ -236,7 +238,6 @@ impl Sink {
                     continue;
                 }
             };
-            let position = row.get::<_, Option<String>>(9).and_then(|position| position.parse().ok());
             account.changes.push(Change { at, event, position });
         }
         account.accusations.extend(stale(&rows_of));

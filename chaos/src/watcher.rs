@@ -14,7 +14,7 @@ use tenure::catalog::{Kind, core_revision, decode, keys, watching::picture_prefi
 use tenure_core::{
     id::{FlowId, NodeName, Revision, SessionId},
     picture::Incumbent,
-    record::{Assignment, Node, Verdict},
+    record::{Assignment, Cordon, Desired, Flow, Node, Verdict},
 };
 use tenure_sim::history::{Event, Said};
 use tenure_store::{Change, Entry, Store, Watch};
@@ -87,9 +87,11 @@ impl Watcher {
     /// One watch, from where the last one ended, until it ends or is found deaf.
     async fn follow(&self, store: &Remote) {
         let from = Some(self.told()).filter(|told| *told > 0);
-        let Ok(mut watch) = store.watch(picture_prefixes(), from.map(tenure_store::Revision)).await else { return };
+        let prefixes = picture_prefixes();
+        let said = Said::Opened { from, prefixes: prefixes.clone() };
+        let Ok(mut watch) = store.watch(prefixes, from.map(tenure_store::Revision)).await else { return };
         let number = self.0.watches.fetch_add(1, Ordering::Relaxed);
-        self.0.record.put(Event::Watched { watch: number, said: Said::Opened(from) });
+        self.0.record.put(Event::Watched { watch: number, said });
         tokio::select! {
             () = self.hear(number, &mut *watch) => (),
             () = self.mistrust(store) => (),
@@ -101,16 +103,7 @@ impl Watcher {
     async fn hear(&self, number: u64, watch: &mut dyn Watch) {
         while let Some(changes) = watch.next().await {
             for change in changes {
-                let said = match &change {
-                    Change::Begin => Some(Said::Begin),
-                    Change::Has(_) => None,
-                    Change::Ready(at) => Some(Said::Ready(at.0)),
-                    Change::Put(_) | Change::Gone(..) => Some(Said::Change(change.revision().map(|at| at.0))),
-                    Change::At(at) => Some(Said::At(at.0)),
-                };
-                if let Some(said) = said {
-                    self.0.record.put(Event::Watched { watch: number, said });
-                }
+                self.0.record.put(Event::Watched { watch: number, said: Said::of(&change) });
                 self.take(change);
             }
         }
@@ -192,10 +185,13 @@ impl Watcher {
         let event = match keys::parse(&entry.key) {
             Some(Kind::Node(node)) => {
                 let session = SessionId(entry.created.0);
+                let Ok(record) = decode::<Node>(&entry.value) else { return };
                 if known.sessions.insert(node.clone(), session) == Some(session) {
+                    if record.leaving {
+                        self.0.record.put(Event::Leaving(node));
+                    }
                     return;
                 }
-                let Ok(record) = decode::<Node>(&entry.value) else { return };
                 Event::SessionOpened { node, session, holder: record.holder, lease: record.lease }
             }
             Some(Kind::Assignment(flow)) => {
@@ -208,6 +204,14 @@ impl Watcher {
             }
             Some(Kind::Verdict(flow)) => match decode::<Verdict>(&entry.value) {
                 Ok(verdict) => Event::Judged { flow, at, verdict },
+                Err(_) => return,
+            },
+            Some(Kind::Cordon(node)) => match decode::<Cordon>(&entry.value) {
+                Ok(cordon) => Event::Cordoned { node, cordon: Some(cordon) },
+                Err(_) => return,
+            },
+            Some(Kind::Flow(flow)) => match decode::<Flow>(&entry.value) {
+                Ok(record) => Event::Wanted { flow, runs: record.desired == Desired::Run, wish: record.wish },
                 Err(_) => return,
             },
             Some(Kind::Office) => match decode::<Incumbent>(&entry.value) {
@@ -233,6 +237,8 @@ impl Watcher {
                 known.office = false;
                 self.0.record.put(Event::Office { by: None, at });
             }
+            Some(Kind::Cordon(node)) => self.0.record.put(Event::Cordoned { node, cordon: None }),
+            Some(Kind::Flow(flow)) => self.0.record.put(Event::Wanted { flow, runs: false, wish: None }),
             _ => (),
         }
     }

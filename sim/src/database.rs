@@ -21,7 +21,7 @@ use tenure_core::{
 
 use crate::{
     executor::{Executor, lock},
-    history::{Event, History},
+    history::{Event, FenceRow, History},
     time::Time,
 };
 
@@ -120,6 +120,11 @@ struct Row {
 impl Row {
     fn stored(&self) -> Stored {
         Stored { token: self.token, holder: self.holder, seq: self.seq, nonce: self.nonce }
+    }
+
+    fn noted(&self) -> FenceRow {
+        let Row { token, holder, seq, origin, .. } = *self;
+        FenceRow { token, holder, seq, position: number(self.position.as_deref()), origin }
     }
 }
 
@@ -246,7 +251,7 @@ impl Database {
                 flows.insert(flow);
             }
             let known = |flow: FlowId| {
-                let row = inner.rows.get(&flow).map(|row| (row.token, row.holder, row.seq));
+                let row = inner.rows.get(&flow).map(Row::noted);
                 let records = inner.tables.get(&flow).map_or(0, Vec::len);
                 Event::Rewound { sink: self.number, flow, row, records }
             };
@@ -321,6 +326,7 @@ impl Database {
 
     fn make_durable(&self, nonce: Nonce, part: Part) {
         let Part { flow, token, holder, seq, records, position } = part;
+        let noted = number(position.as_deref());
         {
             let inner = &mut *lock(&self.inner);
             self.remember(inner, &flow);
@@ -330,7 +336,8 @@ impl Database {
                 row.position = position.or(row.position.take());
             }
         }
-        self.history.record(Event::Committed { sink: self.number, flow, token, holder, seq, records });
+        let (sink, position) = (self.number, noted);
+        self.history.record(Event::Committed { sink, flow, token, holder, seq, records, position });
     }
 
     fn remember(&self, inner: &mut Inner, flow: &FlowId) {
@@ -361,8 +368,9 @@ impl Database {
             };
             (claim, takes)
         };
-        if let Claim::Raised { seq, .. } = &claim {
-            self.history.record(Event::Claimed { sink: self.number, flow, token, holder, seq: *seq });
+        if let Claim::Raised { seq, position } = &claim {
+            let (sink, seq, position) = (self.number, *seq, number(position.as_deref()));
+            self.history.record(Event::Claimed { sink, flow, token, holder, seq, position, origin });
         }
         self.executor.after(takes, move || tell(claim));
     }
@@ -420,6 +428,11 @@ fn raised(there: Option<Row>, token: Token, holder: Holder, origin: u64) -> Row 
             Row { token, holder, position, origin: row.origin.max(origin), ..row }
         }
     }
+}
+
+/// The positions of these feeds are numbers.
+fn number(position: Option<&str>) -> Option<u64> {
+    position.and_then(|position| position.parse().ok())
 }
 
 fn away() -> Reason {

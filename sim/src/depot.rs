@@ -2,7 +2,7 @@
 //! whoever watches it from outside of the simulated world to write the history.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
@@ -16,9 +16,11 @@ use tenure_core::{
     id::{FlowId, NodeName, Revision, SessionId},
     moment::Dice,
     picture::Incumbent,
-    record::{Assignment, Cluster, Node, Verdict},
+    record::{Assignment, Cluster, Cordon, Desired, Flow, Node, Verdict},
 };
-use tenure_store::{Change, Committed, Entry, Guard, Op, Store, Txn, Unavailable, Watch, memory::Memory, state::State};
+use tenure_store::{
+    Change, Committed, Entry, Guard, Key, Op, Snapshot, Store, Txn, Unavailable, Watch, memory::Memory, state::State,
+};
 
 use crate::{
     executor::{Executor, OUTSIDE, lock},
@@ -53,6 +55,8 @@ struct Changing {
     backups: Vec<State>,
     observer: Option<Box<dyn Watch>>,
     told: tenure_store::Revision,
+    /// When what each key holds was written.
+    stored: BTreeMap<Key, u64>,
     sessions: BTreeMap<NodeName, SessionId>,
     holders: BTreeMap<FlowId, (NodeName, SessionId)>,
     office: Option<tenure_store::Revision>,
@@ -75,6 +79,7 @@ impl Depot {
                 backups: Vec::new(),
                 observer: None,
                 told: tenure_store::Revision(0),
+                stored: BTreeMap::new(),
                 sessions: BTreeMap::new(),
                 holders: BTreeMap::new(),
                 office: None,
@@ -139,11 +144,10 @@ impl Depot {
         };
         let on_office = stands_on(keys::OFFICE, state.office.map(|at| at.0));
         let flow = |op: &Op| match op {
-            Op::Put(key, ..) => match keys::parse(key) {
+            Op::Put(key, ..) | Op::Delete(key) => match keys::parse(key) {
                 Some(Kind::Assignment(flow)) => Some(flow),
                 _ => None,
             },
-            Op::Delete(_) => None,
         };
         let written = |flow: FlowId| {
             let holder = state.holders.get(&flow);
@@ -241,8 +245,9 @@ impl Depot {
             self.0.history.record(Event::SessionEnded { node, session, at });
         }
         self.0.memory.outage(false);
-        let all = self.0.memory.read(vec!["".into()]).now_or_never();
-        let txns = all.and_then(Result::ok).and_then(|all| restored::begin_again(&all, clock).ok()).unwrap_or_default();
+        let all = self.0.memory.read(vec!["".into()]).now_or_never().and_then(Result::ok);
+        all.iter().for_each(|all| self.note_what_went_back(all));
+        let txns = all.and_then(|all| restored::begin_again(&all, clock).ok()).unwrap_or_default();
         for txn in txns {
             drop(self.0.memory.commit(txn).now_or_never());
         }
@@ -254,6 +259,7 @@ impl Depot {
         let cluster = Cluster { id: "simulated".to_owned(), lineage: 1 };
         let txn = Txn::new().put(keys::CLUSTER, catalog::encode(&cluster));
         drop(self.0.memory.commit(txn).now_or_never());
+        self.observe();
     }
 
     /// Writes down what has changed since the last time.
@@ -284,7 +290,58 @@ impl Depot {
         }
     }
 
+    fn note_what_went_back(&self, all: &Snapshot) {
+        let now: BTreeMap<Key, u64> = all.entries.iter().map(|entry| (entry.key.clone(), entry.modified.0)).collect();
+        let before = std::mem::replace(&mut lock(&self.0.state).stored, now.clone());
+        let keys: BTreeSet<&Key> = before.keys().chain(now.keys()).collect();
+        for key in keys.into_iter().filter(|key| before.get(*key) != now.get(*key)) {
+            let (key, modified) = (key.clone(), now.get(key).copied());
+            self.0.history.record(Event::Stored { key, modified, at: all.at.0 });
+        }
+        let gone = before.keys().filter(|key| !now.contains_key(*key));
+        gone.for_each(|key| self.note_word_gone(key));
+        all.entries.iter().for_each(|entry| self.note_word(entry));
+    }
+
+    /// What people say.
+    fn note_word(&self, entry: &Entry) {
+        let event = match keys::parse(&entry.key) {
+            Some(Kind::Cordon(node)) => {
+                decode::<Cordon>(&entry.value).ok().map(|cordon| Event::Cordoned { node, cordon: Some(cordon) })
+            }
+            Some(Kind::Flow(flow)) => decode::<Flow>(&entry.value).ok().map(|record| Event::Wanted {
+                flow,
+                runs: record.desired == Desired::Run,
+                wish: record.wish,
+            }),
+            _ => None,
+        };
+        event.into_iter().for_each(|event| self.0.history.record(event));
+    }
+
+    fn note_word_gone(&self, key: &Key) {
+        match keys::parse(key) {
+            Some(Kind::Cordon(node)) => self.0.history.record(Event::Cordoned { node, cordon: None }),
+            Some(Kind::Flow(flow)) => self.0.history.record(Event::Wanted { flow, runs: false, wish: None }),
+            _ => (),
+        }
+    }
+
+    fn note_key(&self, change: &Change) {
+        let (Some(key), Some(at)) = (change.key(), change.revision()) else { return };
+        let modified = matches!(change, Change::Put(_)).then_some(at.0);
+        {
+            let stored = &mut lock(&self.0.state).stored;
+            match modified {
+                Some(modified) => drop(stored.insert(key.clone(), modified)),
+                None => drop(stored.remove(key)),
+            }
+        }
+        self.0.history.record(Event::Stored { key: key.clone(), modified, at: at.0 });
+    }
+
     fn note(&self, change: Change) {
+        self.note_key(&change);
         match change {
             Change::Put(entry) => self.note_put(&entry),
             Change::Gone(key, at) => match keys::parse(&key) {
@@ -298,7 +355,7 @@ impl Depot {
                     lock(&self.0.state).office = None;
                     self.0.history.record(Event::Office { by: None, at: core_revision(at) });
                 }
-                _ => (),
+                _ => self.note_word_gone(&key),
             },
             Change::At(at) | Change::Ready(at) => lock(&self.0.state).told = at,
             Change::Begin | Change::Has(_) => (),
@@ -314,6 +371,10 @@ impl Depot {
                 lock(&self.0.state).sessions.insert(node.clone(), session);
                 Event::SessionOpened { node, session, holder: record.holder, lease: record.lease }
             }
+            Some(Kind::Node(node)) => match decode::<Node>(&entry.value) {
+                Ok(record) if record.leaving => Event::Leaving(node),
+                _ => return,
+            },
             Some(Kind::Assignment(flow)) => match decode::<Assignment>(&entry.value) {
                 Ok(assignment) => {
                     let holder = (assignment.node.clone(), assignment.session);
@@ -333,7 +394,7 @@ impl Depot {
                 }
                 Err(_) => return,
             },
-            _ => return,
+            _ => return self.note_word(entry),
         };
         self.0.history.record(event);
     }

@@ -7,9 +7,10 @@ use std::{
 
 use tenure_core::{
     id::{FlowId, NodeName, Revision, SessionId},
-    record::{Assignment, Purpose, Verdict},
+    record::{Assignment, Cordon, Purpose, Verdict},
     token::{Holder, Token},
 };
+use tenure_store::{Change, Key};
 
 use crate::{
     executor::{Executor, Pid, lock},
@@ -69,6 +70,33 @@ pub enum Event {
         session: SessionId,
         /// At which revision.
         at: Revision,
+    },
+    /// A process was granted a lease.
+    Granted {
+        /// Which process.
+        pid: Pid,
+        /// Which lease.
+        lease: u64,
+        /// When it had asked for it.
+        sent: Time,
+    },
+    /// A node record says that its process is to end: it hands over what it has.
+    Leaving(NodeName),
+    /// An operator's word about a node was written, or taken back.
+    Cordoned {
+        /// Which node.
+        node: NodeName,
+        /// What it says; none if there is none any more.
+        cordon: Option<Cordon>,
+    },
+    /// What people want of a flow was written.
+    Wanted {
+        /// Which flow.
+        flow: FlowId,
+        /// Whether it is to run.
+        runs: bool,
+        /// The node that a person asked for.
+        wish: Option<NodeName>,
     },
     /// A process got a renewal of its lease acknowledged.
     Renewed {
@@ -155,6 +183,23 @@ pub enum Event {
         holder: Holder,
         /// The last durable batch.
         seq: u64,
+        /// The position to go on from, if it is a number.
+        position: Option<u64>,
+        /// How often the flow was to forget its position: what is above the row's own forgets it.
+        origin: u64,
+    },
+    /// A process sends a batch to a sink: from now on it may become durable.
+    Sent {
+        /// Who.
+        pid: Pid,
+        /// To which sink.
+        sink: usize,
+        /// Whose.
+        flow: FlowId,
+        /// Under which token.
+        token: Token,
+        /// Its number.
+        seq: u64,
     },
     /// A batch became durable.
     Committed {
@@ -170,6 +215,8 @@ pub enum Event {
         seq: u64,
         /// The numbers of its records.
         records: Vec<u64>,
+        /// The position after them, if it brought one that is a number.
+        position: Option<u64>,
     },
     /// A sink forgot what it had not replicated: this is what it knows of the flow now.
     Rewound {
@@ -177,8 +224,8 @@ pub enum Event {
         sink: usize,
         /// Which flow.
         flow: FlowId,
-        /// Its fence row: token, holder and the last durable batch; none if it had none then.
-        row: Option<(Token, Holder, u64)>,
+        /// Its fence row; none if it had none then.
+        row: Option<FenceRow>,
         /// How many records are left.
         records: usize,
     },
@@ -225,7 +272,16 @@ pub enum Event {
         /// What.
         what: String,
     },
-    /// A watch brought changes.
+    /// A key of the store was written or removed, or went back with a restore.
+    Stored {
+        /// Which.
+        key: Key,
+        /// When what it holds now was written; none if it holds nothing.
+        modified: Option<u64>,
+        /// At which revision.
+        at: u64,
+    },
+    /// A watch was opened, or told something.
     Watched {
         /// Which watch.
         watch: u64,
@@ -234,19 +290,57 @@ pub enum Event {
     },
 }
 
-/// What one change of a watch says, as far as its order is concerned.
+/// A flow's fence row, as a sink has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FenceRow {
+    /// The highest token.
+    pub token: Token,
+    /// Whose it is.
+    pub holder: Holder,
+    /// The last durable batch.
+    pub seq: u64,
+    /// The position stored with it, if it is a number.
+    pub position: Option<u64>,
+    /// The origin of that position.
+    pub origin: u64,
+}
+
+/// What one change of a watch says, without the values.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said {
-    /// It was opened, to go on after that revision.
-    Opened(Option<u64>),
+    /// It was opened.
+    Opened {
+        /// To go on after that revision.
+        from: Option<u64>,
+        /// It is about the keys that begin so.
+        prefixes: Vec<Key>,
+    },
     /// A list begins.
     Begin,
+    /// In the list: a key, and when it was written.
+    Has(Key, u64),
     /// The list is complete.
     Ready(u64),
-    /// Something was written or removed at that revision, if the change says it.
-    Change(Option<u64>),
+    /// A key was written at that revision.
+    Put(Key, u64),
+    /// A key was removed at that revision.
+    Gone(Key, u64),
     /// All is told up to here.
     At(u64),
+}
+
+impl Said {
+    /// What a change says.
+    pub fn of(change: &Change) -> Said {
+        match change {
+            Change::Begin => Said::Begin,
+            Change::Has(entry) => Said::Has(entry.key.clone(), entry.modified.0),
+            Change::Ready(at) => Said::Ready(at.0),
+            Change::Put(entry) => Said::Put(entry.key.clone(), entry.modified.0),
+            Change::Gone(key, at) => Said::Gone(key.clone(), at.0),
+            Change::At(at) => Said::At(at.0),
+        }
+    }
 }
 
 /// The record. Clones share it.
@@ -347,6 +441,11 @@ impl fmt::Display for Event {
             }
             Event::SessionOpened { node, session, lease, .. } => write!(f, "{node} opens {session} (lease {lease})"),
             Event::SessionEnded { node, session, at } => write!(f, "{node} {session} ended @{at}"),
+            Event::Granted { pid, lease, sent } => write!(f, "{pid} lease {lease} granted, sent {sent}"),
+            Event::Leaving(node) => write!(f, "{node} is to leave"),
+            Event::Cordoned { node, cordon } => write!(f, "{node} cordon: {cordon:?}"),
+            Event::Wanted { flow, runs, wish: None } => write!(f, "{flow} wanted, runs: {runs}"),
+            Event::Wanted { flow, runs, wish: Some(wish) } => write!(f, "{flow} wanted on {wish}, runs: {runs}"),
             Event::Renewed { pid, lease, sent } => write!(f, "{pid} lease {lease} renewed, sent {sent}"),
             Event::ToldGone { pid, lease } => write!(f, "{pid} told that lease {lease} is gone"),
             Event::Revoked { pid, lease } => write!(f, "{pid} ends lease {lease}"),
@@ -367,14 +466,16 @@ impl fmt::Display for Event {
             Event::ClaimSent { pid, flow, token, runs } => {
                 write!(f, "{flow} {token} {pid} asks for the fence{}", if *runs { "" } else { ", to close it" })
             }
-            Event::Claimed { sink, flow, token, holder, seq } => {
-                write!(f, "{flow} {token} db{sink} fence raised by {:08x}, seq {seq}", short(holder))
+            Event::Claimed { sink, flow, token, holder, seq, position, .. } => {
+                write!(f, "{flow} {token} db{sink} fence raised by {:08x}, seq {seq}", short(holder))?;
+                position.map_or(Ok(()), |position| write!(f, " at {position}"))
             }
-            Event::Committed { sink, flow, token, holder, seq, records } => {
+            Event::Sent { pid, sink, flow, token, seq } => write!(f, "{flow} {token} db{sink} {pid} sends #{seq}"),
+            Event::Committed { sink, flow, token, holder, seq, records, .. } => {
                 let (first, last) = (records.first().copied().unwrap_or(0), records.last().copied().unwrap_or(0));
                 write!(f, "{flow} {token} db{sink} committed #{seq} {first}..{last} by {:08x}", short(holder))
             }
-            Event::Rewound { sink, flow, row: Some((token, _, seq)), records } => {
+            Event::Rewound { sink, flow, row: Some(FenceRow { token, seq, .. }), records } => {
                 write!(f, "{flow} db{sink} rewound to {token} #{seq}, {records} records")
             }
             Event::Rewound { sink, flow, row: None, records } => {
@@ -387,6 +488,9 @@ impl fmt::Display for Event {
             Event::ReadOff { reader } => write!(f, "reader {reader} is gone"),
             Event::Stopped { flow, at } => write!(f, "{flow} 200: stopped, asked @{at}"),
             Event::Asked { flow, what } => write!(f, "{flow} asked: {what}"),
+            Event::Stored { key, modified: Some(modified), at } if modified == at => write!(f, "{key} written @{at}"),
+            Event::Stored { key, modified: Some(modified), at } => write!(f, "{key} as of @{modified} again @{at}"),
+            Event::Stored { key, modified: None, at } => write!(f, "{key} removed @{at}"),
             Event::Watched { watch, said } => write!(f, "watch {watch}: {said:?}"),
         }
     }

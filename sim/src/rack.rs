@@ -160,6 +160,7 @@ fn writer(line: Line, number: usize, database: Database, answers: Answers) -> To
         match work {
             Work::Commit { nonce, members, until: _ } => {
                 let parts: Vec<Part> = members.iter().map(part).collect();
+                note_sent(&line, number, &parts);
                 line.send(
                     Place::Sink(number),
                     move |reply| there.commit(nonce, parts, reply),
@@ -174,6 +175,12 @@ fn writer(line: Line, number: usize, database: Database, answers: Answers) -> To
             ),
         }
     })
+}
+
+fn note_sent(line: &Line, sink: usize, parts: &[Part]) {
+    for Part { flow, token, seq, .. } in parts {
+        line.history.record(Event::Sent { pid: line.pid, sink, flow: flow.clone(), token: *token, seq: *seq });
+    }
 }
 
 fn answer_once(under_way: &Mutex<Option<BatchId>>, answers: &Answers, batch: BatchId, answer: Answer) {

@@ -99,10 +99,11 @@ impl Store for Wire {
 
     fn watch(&self, prefixes: Vec<Key>, from: Option<Revision>) -> BoxFuture<'_, Result<Box<dyn Watch>, Unavailable>> {
         Box::pin(async move {
+            let said = Said::Opened { from: from.map(|at| at.0), prefixes: prefixes.clone() };
             let asked = self.ask(Duration::ZERO, move |depot| depot.memory().watch(prefixes, from).now_or_never());
             let inner = asked.await.unwrap_or_else(|| Err(silent()))?;
             let (number, deaf) = self.depot.watch_opened();
-            self.history.record(Event::Watched { watch: number, said: Said::Opened(from.map(|at| at.0)) });
+            self.history.record(Event::Watched { watch: number, said });
             let wire = self.clone();
             Ok(Box::new(Stream { wire, inner, number, deaf, on_the_way: None, over: false }) as Box<dyn Watch>)
         })
@@ -110,8 +111,13 @@ impl Store for Wire {
 
     fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, Unavailable>> {
         Box::pin(async move {
+            let sent = self.executor.now();
             let asked = self.ask(COMMIT, move |depot| depot.memory().grant(ttl).now_or_never());
-            asked.await.unwrap_or_else(|| Err(silent()))
+            let granted = asked.await.unwrap_or_else(|| Err(silent()));
+            if let Ok(lease) = &granted {
+                self.history.record(Event::Granted { pid: self.pid, lease: lease.0, sent });
+            }
+            granted
         })
     }
 
@@ -189,15 +195,7 @@ impl Stream {
 
     fn note(&self, batch: &[Change]) {
         for change in batch {
-            let said = match change {
-                Change::Begin => Said::Begin,
-                Change::Has(_) => continue,
-                Change::Ready(at) => Said::Ready(at.0),
-                Change::Put(entry) => Said::Change(Some(entry.modified.0)),
-                Change::Gone(_, at) => Said::Change(Some(at.0)),
-                Change::At(at) => Said::At(at.0),
-            };
-            self.wire.history.record(Event::Watched { watch: self.number, said });
+            self.wire.history.record(Event::Watched { watch: self.number, said: Said::of(change) });
         }
     }
 }

@@ -32,11 +32,30 @@ impl Invariant for FenceGrows {
                 *highest = *token;
             }
             Event::Rewound { sink, flow, row, .. } => match row {
-                Some((token, ..)) => drop(self.highest.insert((*sink, flow.clone()), *token)),
+                Some(row) => drop(self.highest.insert((*sink, flow.clone()), row.token)),
                 None => drop(self.highest.remove(&(*sink, flow.clone()))),
             },
             _ => (),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, claimed, committed, rewound};
+
+    #[test]
+    fn nothing_enters_under_a_smaller_token() {
+        acquits::<FenceGrows>([claimed(1, 1, 0), committed(1, 1, 1, &[1]), claimed(2, 2, 1), committed(2, 2, 2, &[2])]);
+        accuses::<FenceGrows>([claimed(1, 1, 0), claimed(2, 2, 0), committed(1, 1, 1, &[1])]);
+        accuses::<FenceGrows>([claimed(2, 2, 0), claimed(1, 1, 0)]);
+    }
+
+    #[test]
+    fn a_sink_that_forgot_a_fence_holds_the_one_before() {
+        acquits::<FenceGrows>([claimed(1, 1, 0), claimed(2, 2, 0), rewound(1, 1, 0, 0), committed(1, 1, 1, &[1])]);
+        accuses::<FenceGrows>([claimed(1, 1, 0), claimed(3, 3, 0), rewound(2, 2, 0, 0), committed(1, 1, 1, &[1])]);
     }
 }

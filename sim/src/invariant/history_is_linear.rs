@@ -39,7 +39,7 @@ impl Invariant for HistoryIsLinear {
             }
             Event::Rewound { sink, flow, row, records } => {
                 let at = self.at.entry((*sink, flow.clone())).or_default();
-                at.seq = row.map_or(0, |(_, _, seq)| seq);
+                at.seq = row.map_or(0, |row| row.seq);
                 at.records.truncate(*records);
                 at.last = at.records.last().copied();
             }
@@ -54,4 +54,26 @@ struct At {
     seq: u64,
     last: Option<u64>,
     records: Vec<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, committed, rewound};
+
+    #[test]
+    fn batches_and_records_follow_one_another() {
+        acquits::<HistoryIsLinear>([committed(1, 1, 1, &[1, 2]), committed(2, 2, 2, &[3, 5])]);
+        accuses::<HistoryIsLinear>([committed(1, 1, 1, &[1]), committed(1, 1, 3, &[2])]);
+        accuses::<HistoryIsLinear>([committed(1, 1, 1, &[1]), committed(1, 1, 1, &[2])]);
+        accuses::<HistoryIsLinear>([committed(1, 1, 1, &[1, 2]), committed(1, 1, 2, &[2, 3])]);
+        accuses::<HistoryIsLinear>([committed(1, 1, 1, &[2, 1])]);
+    }
+
+    #[test]
+    fn what_a_sink_forgot_comes_again() {
+        let forgotten = [committed(1, 1, 1, &[1]), committed(1, 1, 2, &[2, 3]), rewound(1, 1, 1, 1)];
+        acquits::<HistoryIsLinear>(forgotten.clone().into_iter().chain([committed(1, 1, 2, &[2])]));
+        accuses::<HistoryIsLinear>(forgotten.into_iter().chain([committed(1, 1, 2, &[1])]));
+    }
 }

@@ -27,6 +27,8 @@ mod stops_are_answered;
 mod tokens_are_for_the_living;
 mod watch_is_whole;
 mod moves_are_explained;
+#[cfg(test)]
+mod tale;
 
 pub use no_overlap::excused_for;
 
