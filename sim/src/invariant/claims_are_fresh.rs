@@ -32,3 +32,17 @@ impl Invariant for ClaimsAreFresh {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, claim_sent, token};
+
+    #[test]
+    fn a_second_start_needs_a_token_of_its_own() {
+        let first = token(1);
+        acquits::<ClaimsAreFresh>([claim_sent(1, first), claim_sent(1, first.next_attempt()), claim_sent(2, first)]);
+        accuses::<ClaimsAreFresh>([claim_sent(1, first), claim_sent(1, first)]);
+        accuses::<ClaimsAreFresh>([claim_sent(1, token(2)), claim_sent(1, first.next_attempt())]);
+    }
+}

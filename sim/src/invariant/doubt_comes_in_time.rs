@@ -59,3 +59,35 @@ fn longest() -> Duration {
     let timing = Timing::default();
     timing.valid * 1000 / (1000 - timing.rate_error_permille) + Duration::from_millis(60)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses_at, acquits_at, opened, pid, up};
+
+    fn renewed(ms: u64) -> Event {
+        Event::Renewed { pid: pid(1), lease: 7, sent: Time::default().after(Duration::from_millis(ms)) }
+    }
+
+    fn live() -> Event {
+        Event::Live(pid(1))
+    }
+
+    #[test]
+    fn validity_counts_from_the_opening_and_from_each_renewals_sending() {
+        let end = longest().as_millis() as u64;
+        let begun = [(0, up(1)), (0, opened(1, 7))];
+        acquits_at::<DoubtComesInTime>(begun.clone().into_iter().chain([(end, live())]));
+        accuses_at::<DoubtComesInTime>(begun.clone().into_iter().chain([(end + 1, live())]));
+        let renewed = begun.into_iter().chain([(900, renewed(500))]);
+        acquits_at::<DoubtComesInTime>(renewed.clone().chain([(end + 500, live())]));
+        accuses_at::<DoubtComesInTime>(renewed.chain([(end + 501, live())]));
+    }
+
+    #[test]
+    fn who_stood_still_with_its_clock_counts_on_from_there() {
+        let thawed = |clock_stood| [(0, up(1)), (0, opened(1, 7)), (9_000, Event::Thawed { pid: pid(1), clock_stood })];
+        acquits_at::<DoubtComesInTime>(thawed(true).into_iter().chain([(9_001, live())]));
+        accuses_at::<DoubtComesInTime>(thawed(false).into_iter().chain([(9_001, live())]));
+    }
+}

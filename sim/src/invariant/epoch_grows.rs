@@ -45,3 +45,23 @@ impl Invariant for EpochGrows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, assigned, assignment, given};
+
+    #[test]
+    fn tokens_rise_and_belong_to_one_session() {
+        acquits::<EpochGrows>([given(1, 1, 7), given(1, 1, 7), given(2, 2, 8)]);
+        accuses::<EpochGrows>([given(2, 1, 7), given(1, 1, 7)]);
+        accuses::<EpochGrows>([given(1, 1, 7), given(1, 2, 8)]);
+        accuses::<EpochGrows>([given(1, 1, 7), given(1, 1, 8)]);
+    }
+
+    #[test]
+    fn what_was_let_go_gives_nobody_a_token() {
+        let released = assigned(assignment(1, 1, 7).lost());
+        acquits::<EpochGrows>([given(2, 1, 7), released]);
+    }
+}

@@ -44,3 +44,17 @@ impl Invariant for FenceBeforeReading {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, claimed, reads, up};
+
+    #[test]
+    fn each_connection_needs_a_claim_of_its_own_process() {
+        acquits::<FenceBeforeReading>([up(1), claimed(1, 1, 0), reads(1, 1), claimed(1, 1, 0), reads(2, 1)]);
+        accuses::<FenceBeforeReading>([up(1), reads(1, 1)]);
+        accuses::<FenceBeforeReading>([up(1), claimed(1, 1, 0), reads(1, 1), reads(2, 1)]);
+        accuses::<FenceBeforeReading>([up(1), up(2), claimed(1, 1, 0), reads(1, 2)]);
+    }
+}

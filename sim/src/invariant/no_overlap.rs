@@ -100,3 +100,22 @@ mod tests {
         assert!(another_comes_at(27).is_err(), "it reads on long after it could have known");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, pid, reads};
+
+    #[test]
+    fn two_processes_read_one_after_the_other() {
+        acquits::<NoOverlap>([reads(1, 1), Event::ReadOff { reader: 1 }, reads(2, 2)]);
+        acquits::<NoOverlap>([reads(1, 1), Event::Down(pid(1)), reads(2, 2)]);
+        accuses::<NoOverlap>([reads(1, 1), reads(2, 2)]);
+    }
+
+    #[test]
+    fn only_who_stood_still_is_excused() {
+        acquits::<NoOverlap>([reads(1, 1), Event::Frozen(pid(1)), reads(2, 2)]);
+        accuses::<NoOverlap>([reads(1, 1), Event::Frozen(pid(2)), reads(2, 2)]);
+    }
+}

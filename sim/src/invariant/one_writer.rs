@@ -35,3 +35,15 @@ impl Invariant for OneWriter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, committed};
+
+    #[test]
+    fn a_token_is_one_processs() {
+        acquits::<OneWriter>([committed(1, 1, 1, &[1]), committed(1, 1, 2, &[2]), committed(2, 2, 3, &[3])]);
+        accuses::<OneWriter>([committed(1, 1, 1, &[1]), committed(1, 2, 2, &[2])]);
+    }
+}

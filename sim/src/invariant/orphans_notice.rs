@@ -77,3 +77,32 @@ struct Overtaken {
 /// An orphan looks once a second and waits three for an answer; what it reads last may take the flush
 /// that an order allows. A clock that was set back counts its validity anew.
 const NOTICED_WITHIN: Duration = Duration::from_secs(12);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses_at, acquits_at, pid, reads};
+
+    const LATE: u64 = NOTICED_WITHIN.as_millis() as u64 + 1;
+
+    fn later(ms: u64, between: &[(u64, Event)]) -> Vec<(u64, Event)> {
+        let overtaken = [(0, reads(1, 1)), (0, reads(2, 2))];
+        overtaken.into_iter().chain(between.iter().cloned()).chain([(ms, Event::Live(pid(3)))]).collect()
+    }
+
+    #[test]
+    fn who_was_overtaken_lets_go_in_time() {
+        acquits_at::<OrphansNotice>(later(LATE - 1, &[]));
+        accuses_at::<OrphansNotice>(later(LATE, &[]));
+        acquits_at::<OrphansNotice>(later(LATE, &[(5, Event::ReadOff { reader: 1 })]));
+        acquits_at::<OrphansNotice>(later(LATE, &[(5, Event::Down(pid(1)))]));
+    }
+
+    #[test]
+    fn who_stood_still_has_its_time_anew() {
+        let thawed = [(5, Event::Frozen(pid(1))), (100, Event::Thawed { pid: pid(1), clock_stood: false })];
+        acquits_at::<OrphansNotice>(later(LATE, &thawed[..1]));
+        acquits_at::<OrphansNotice>(later(LATE, &thawed));
+        accuses_at::<OrphansNotice>(later(LATE + 100, &thawed));
+    }
+}

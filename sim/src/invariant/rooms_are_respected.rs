@@ -65,3 +65,42 @@ impl Invariant for RoomsAreRespected {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tenure_core::record::Assignment;
+
+    use crate::invariant::tale::{accuses, acquits, assignment, named, node, pid, up};
+
+    fn small() -> Event {
+        let Event::Up { holder, pace, .. } = up(1) else { unreachable!("a process comes up") };
+        Event::Up { pid: pid(1), node: node(1), holder, capacity: Some(1), pace }
+    }
+
+    fn at(revision: u64, flow: &str, assignment: Assignment) -> Event {
+        Event::Assigned { flow: named(flow), at: Revision(revision), assignment: Box::new(assignment) }
+    }
+
+    /// A commit is judged when it is known that it is all told.
+    fn told() -> Event {
+        Event::Note("later".to_owned())
+    }
+
+    #[test]
+    fn a_small_node_is_given_one_flow_and_not_two() {
+        let one = [small(), at(1, "a", assignment(1, 1, 7))];
+        acquits::<RoomsAreRespected>(one.clone().into_iter().chain([at(2, "b", assignment(1, 2, 8)), told()]));
+        accuses::<RoomsAreRespected>(one.into_iter().chain([at(2, "b", assignment(1, 1, 7)), told()]));
+    }
+
+    #[test]
+    fn one_commit_makes_room_and_gives_it_away() {
+        let trade = |second| {
+            let (comes, goes) = (at(2, "b", assignment(1, 1, 7)), at(second, "a", assignment(2, 2, 8)));
+            [small(), at(1, "a", assignment(1, 1, 7)), comes, goes]
+        };
+        acquits::<RoomsAreRespected>(trade(2).into_iter().chain([told()]));
+        accuses::<RoomsAreRespected>(trade(3));
+    }
+}

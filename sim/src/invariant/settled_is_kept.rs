@@ -46,3 +46,22 @@ impl Invariant for SettledIsKept {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, committed, flow, pid, token};
+
+    fn settled(epoch: u64, seq: u64) -> Event {
+        Event::Settled { pid: pid(1), sink: 0, flow: flow(), token: token(epoch), seq }
+    }
+
+    #[test]
+    fn only_what_is_durable_is_called_so() {
+        acquits::<SettledIsKept>([committed(1, 1, 1, &[1]), committed(1, 1, 2, &[2]), settled(1, 1), settled(1, 2)]);
+        accuses::<SettledIsKept>([settled(1, 1)]);
+        accuses::<SettledIsKept>([committed(1, 1, 1, &[1]), settled(1, 2)]);
+        // Another's batch of the same number is not one's own.
+        accuses::<SettledIsKept>([committed(2, 2, 1, &[1]), settled(1, 1)]);
+    }
+}

@@ -68,3 +68,35 @@ struct Latest {
     at: Revision,
     silent_up_to: Option<Token>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, assigned, assignment, committed, flow, given, rewound};
+
+    fn stopped(at: u64) -> Event {
+        Event::Stopped { flow: flow(), at: Revision(at) }
+    }
+
+    #[test]
+    fn whoever_had_the_flow_writes_no_more() {
+        acquits::<StoppedIsSilent>([given(1, 1, 7), committed(1, 1, 1, &[1]), stopped(2)]);
+        accuses::<StoppedIsSilent>([given(1, 1, 7), stopped(2), committed(1, 1, 1, &[1])]);
+        accuses::<StoppedIsSilent>([given(1, 1, 7), given(2, 2, 8), stopped(2), committed(1, 1, 1, &[1])]);
+    }
+
+    #[test]
+    fn who_was_given_it_for_a_later_wish_may_write() {
+        let mut resumed = assignment(2, 2, 8);
+        resumed.generation = Revision(3);
+        let resumed = assigned(resumed);
+        acquits::<StoppedIsSilent>([given(1, 1, 7), stopped(2), resumed.clone(), committed(2, 2, 1, &[1])]);
+        acquits::<StoppedIsSilent>([given(1, 1, 7), resumed.clone(), stopped(2), committed(2, 2, 1, &[1])]);
+        accuses::<StoppedIsSilent>([given(1, 1, 7), stopped(2), resumed, committed(1, 1, 1, &[1])]);
+    }
+
+    #[test]
+    fn a_sink_that_forgot_the_fence_cannot_keep_it() {
+        acquits::<StoppedIsSilent>([given(1, 1, 7), stopped(2), rewound(1, 1, 0, 0), committed(1, 1, 1, &[1])]);
+    }
+}

@@ -47,3 +47,22 @@ impl Invariant for TokensAreForTheLiving {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, ended, given, opened};
+
+    #[test]
+    fn only_an_open_session_is_given_a_token() {
+        acquits::<TokensAreForTheLiving>([opened(1, 7), given(1, 1, 7)]);
+        accuses::<TokensAreForTheLiving>([given(1, 1, 7)]);
+        accuses::<TokensAreForTheLiving>([opened(1, 7), ended(1, 7), given(1, 1, 7)]);
+        accuses::<TokensAreForTheLiving>([opened(1, 7), ended(1, 7), opened(1, 9), given(1, 1, 7)]);
+    }
+
+    #[test]
+    fn what_is_written_of_an_owner_that_has_it_already_needs_no_session() {
+        acquits::<TokensAreForTheLiving>([opened(1, 7), given(1, 1, 7), ended(1, 7), given(1, 1, 7)]);
+    }
+}
