@@ -38,8 +38,8 @@ impl Invariant for StartsArePaced {
                     starts.pop_front();
                 }
                 let budget = self.budgets.get(pid).copied().unwrap_or(u32::MAX);
-                // A burst of a tenth of a second, and what a halted flow kept of its turn.
-                if starts.len() as u32 > budget * 2 {
+                // A burst of a tenth of a second, and the one that is due at both ends of the second.
+                if starts.len() as u32 > budget.saturating_mul(11) / 10 + 1 {
                     return Err(format!(
                         "{pid} started {} flows within {WITHIN:?}, and may start {budget}",
                         starts.len()
@@ -53,3 +53,28 @@ impl Invariant for StartsArePaced {
 }
 
 const WITHIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses_at, acquits_at, claim_sent, pid, token, up};
+
+    /// So many starts at those milliseconds, by a process that may start ten in a second.
+    fn starts(at: u64, count: u64) -> impl Iterator<Item = (u64, Event)> {
+        (0..count).map(move |_| (at, claim_sent(1, token(1))))
+    }
+
+    #[test]
+    fn a_burst_is_a_tenth_of_the_budget() {
+        acquits_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 12)));
+        accuses_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 13)));
+        acquits_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 12)).chain(starts(1_006, 12)));
+        accuses_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 12)).chain(starts(1_005, 1)));
+    }
+
+    #[test]
+    fn what_stood_still_has_its_second_anew() {
+        let thawed = [(6, Event::Thawed { pid: pid(1), clock_stood: false })];
+        acquits_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 12)).chain(thawed).chain(starts(7, 12)));
+    }
+}
