@@ -7,6 +7,7 @@ use crate::{history::Event, time::Time};
 
 mod checkpoint_grows;
 mod claims_are_fresh;
+mod claims_are_own;
 mod doubt_comes_in_time;
 mod orphans_notice;
 mod rooms_are_respected;
@@ -100,6 +101,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<watch_is_whole::WatchIsWhole>::default(),
         Box::<moves_are_explained::MovesAreExplained>::default(),
         Box::<claims_are_fresh::ClaimsAreFresh>::default(),
+        Box::<claims_are_own::ClaimsAreOwn>::default(),
         Box::<doubt_comes_in_time::DoubtComesInTime>::default(),
         Box::<orphans_notice::OrphansNotice>::default(),
         Box::<rooms_are_respected::RoomsAreRespected>::default(),
