@@ -12,6 +12,7 @@ mod doubt_comes_in_time;
 mod orphans_notice;
 mod rooms_are_respected;
 mod starts_are_paced;
+mod verdicts_are_true;
 mod writes_are_guarded;
 mod epoch_grows;
 mod fence_grows;
@@ -106,6 +107,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<orphans_notice::OrphansNotice>::default(),
         Box::<rooms_are_respected::RoomsAreRespected>::default(),
         Box::<starts_are_paced::StartsArePaced>::default(),
+        Box::<verdicts_are_true::VerdictsAreTrue>::default(),
         Box::<writes_are_guarded::WritesAreGuarded>::default(),
         Box::<stops_are_answered::StopsAreAnswered>::default(),
     ]

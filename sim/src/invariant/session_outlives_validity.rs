@@ -39,7 +39,10 @@ impl Invariant for SessionOutlivesValidity {
                 self.leases.insert(*session, *lease);
                 self.holders.insert(*lease, *holder);
             }
-            Event::Renewed { lease, sent, .. } => drop(self.renewed.insert(*lease, *sent)),
+            // The grant is the first renewal: from then on the holder counts.
+            Event::Granted { lease, sent, .. } | Event::Renewed { lease, sent, .. } => {
+                self.renewed.insert(*lease, *sent);
+            }
             Event::Revoked { pid, lease } => {
                 let holder = self.holders.get(lease);
                 if holder == self.processes.get(pid) || holder.is_some_and(|holder| self.gone.contains(holder)) {
@@ -65,4 +68,42 @@ impl Invariant for SessionOutlivesValidity {
 fn longest_validity() -> Duration {
     let timing = Timing::default();
     timing.valid * 1000 / (1000 - timing.rate_error_permille)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses_at, acquits_at, ended, opened, pid, up};
+
+    /// 3.5 s by a clock that is one percent slow.
+    const VALID: u64 = 3_536;
+
+    fn granted() -> Event {
+        Event::Granted { pid: pid(1), lease: 7, sent: Time::default() }
+    }
+
+    fn renewed(ms: u64) -> Event {
+        Event::Renewed { pid: pid(1), lease: 7, sent: Time::default().after(Duration::from_millis(ms)) }
+    }
+
+    fn session(then: impl IntoIterator<Item = (u64, Event)>) -> Vec<(u64, Event)> {
+        [(0, up(1)), (2, granted()), (4, opened(1, 7))].into_iter().chain(then).collect()
+    }
+
+    #[test]
+    fn a_session_lasts_from_its_grant_and_from_each_renewal() {
+        acquits_at::<SessionOutlivesValidity>(session([(VALID, ended(1, 7))]));
+        accuses_at::<SessionOutlivesValidity>(session([(VALID - 1, ended(1, 7))]));
+        acquits_at::<SessionOutlivesValidity>(session([(1_003, renewed(1_000)), (VALID + 1_000, ended(1, 7))]));
+        accuses_at::<SessionOutlivesValidity>(session([(1_003, renewed(1_000)), (VALID + 999, ended(1, 7))]));
+    }
+
+    #[test]
+    fn its_own_process_may_end_it_and_the_next_life_of_one_that_is_gone() {
+        let revoked = |p| Event::Revoked { pid: pid(p), lease: 7 };
+        acquits_at::<SessionOutlivesValidity>(session([(5, revoked(1)), (6, ended(1, 7))]));
+        accuses_at::<SessionOutlivesValidity>(session([(5, up(2)), (5, revoked(2)), (6, ended(1, 7))]));
+        let gone = [(5, Event::Down(pid(1))), (5, up(2)), (5, revoked(2)), (6, ended(1, 7))];
+        acquits_at::<SessionOutlivesValidity>(session(gone));
+    }
 }

@@ -1,4 +1,4 @@
-//! Whoever writes an assignment stands on the office in force, or on the session of the holder that the flow has.
+//! Whoever writes an assignment, or removes one, stands on the office in force, or on the session of the holder that the flow has.
 
 use super::Invariant;
 use crate::{history::Event, time::Time};
@@ -13,7 +13,7 @@ impl Invariant for WritesAreGuarded {
     }
 
     fn sentence(&self) -> &'static str {
-        "Whoever writes an assignment stands on the office in force, or on the session of the holder that the flow has."
+        "Whoever writes an assignment, or removes one, stands on the office in force, or on the session of the holder that the flow has."
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
@@ -23,5 +23,21 @@ impl Invariant for WritesAreGuarded {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariant::tale::{accuses, acquits, flow};
+
+    fn written(on_office: bool, on_holder: bool) -> Event {
+        Event::Written { flow: flow(), on_office, on_holder }
+    }
+
+    #[test]
+    fn one_of_the_two_is_needed() {
+        acquits::<WritesAreGuarded>([written(true, false), written(false, true)]);
+        accuses::<WritesAreGuarded>([written(false, false)]);
     }
 }
