@@ -9,6 +9,7 @@ mod checkpoint_grows;
 mod claims_are_fresh;
 mod claims_are_own;
 mod doubt_comes_in_time;
+mod few_moves;
 mod orphans_notice;
 mod rooms_are_respected;
 mod starts_are_paced;
@@ -104,6 +105,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<claims_are_fresh::ClaimsAreFresh>::default(),
         Box::<claims_are_own::ClaimsAreOwn>::default(),
         Box::<doubt_comes_in_time::DoubtComesInTime>::default(),
+        Box::<few_moves::FewMoves>::default(),
         Box::<orphans_notice::OrphansNotice>::default(),
         Box::<rooms_are_respected::RoomsAreRespected>::default(),
         Box::<starts_are_paced::StartsArePaced>::default(),

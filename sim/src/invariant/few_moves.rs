@@ -1,0 +1,120 @@
+//! While no node comes, goes, is cordoned or is asked to leave, no flow is moved more than three times in ten minutes to even out weight.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use tenure_core::{
+    id::FlowId,
+    record::{Phase, Why},
+};
+
+use super::Invariant;
+use crate::{history::Event, time::Time};
+
+/// See the module's head.
+#[derive(Default)]
+pub(super) struct FewMoves {
+    /// When the nodes last changed.
+    changed: Time,
+    /// When each flow was asked to move for balance since then.
+    moved: BTreeMap<FlowId, VecDeque<Time>>,
+    leaving: BTreeMap<FlowId, bool>,
+}
+
+impl Invariant for FewMoves {
+    fn rule(&self) -> &'static str {
+        "few_moves"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "While no node comes, goes, is cordoned or is asked to leave, no flow is moved more than three times in ten minutes to even out weight."
+    }
+
+    fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
+        match event {
+            Event::SessionOpened { .. }
+            | Event::SessionEnded { .. }
+            | Event::Leaving(_)
+            | Event::Cordoned { .. }
+            | Event::Restored { .. } => {
+                self.changed = now;
+                self.moved.clear();
+            }
+            Event::Assigned { flow, assignment, .. } => {
+                let asked = matches!(&assignment.phase, Phase::Leaving { why: Why::Balance { .. }, .. });
+                let under_way = self.leaving.insert(flow.clone(), asked) == Some(true);
+                if !asked || under_way || now.since(self.changed) < HEARD_WITHIN {
+                    return Ok(());
+                }
+                let moved = self.moved.entry(flow.clone()).or_default();
+                moved.push_back(now);
+                while moved.front().is_some_and(|first| now.since(*first) > WITHIN) {
+                    moved.pop_front();
+                }
+                if moved.len() > MOST {
+                    return Err(format!("{flow} is moved for balance at {moved:?}, and no node has changed meanwhile"));
+                }
+            }
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+const MOST: usize = 3;
+const WITHIN: Duration = Duration::from_secs(600);
+
+/// Who plans hears of the nodes a little later, and may have planned something before.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use tenure_core::{id::SessionId, record::Assignment};
+
+    use super::*;
+    use crate::invariant::tale::{accuses_at, acquits_at, assigned, assignment, node, opened};
+
+    /// It is asked to move, and is there.
+    fn moves(epoch: u64, from: u64, to: u64, why: fn(u64) -> Why) -> [Event; 3] {
+        let phase = Phase::Leaving { to: node(to), to_session: SessionId(to), why: why(from) };
+        let leaves = || assigned(Assignment { phase: phase.clone(), ..assignment(epoch, from, from) });
+        // What is written again of a move under way is the same move.
+        [leaves(), leaves(), assigned(Assignment { why: why(from), ..assignment(epoch + 1, to, to) })]
+    }
+
+    fn balance(from: u64) -> Why {
+        Why::Balance { node: node(from) }
+    }
+
+    /// The same at that second.
+    fn at<const N: usize>(second: u64, events: [Event; N]) -> impl Iterator<Item = (u64, Event)> + Clone {
+        events.into_iter().map(move |event| (second * 1000, event))
+    }
+
+    /// Back and forth, every ten seconds from that one on.
+    fn swings(first: u64, count: u64) -> impl Iterator<Item = (u64, Event)> {
+        (1..=count).flat_map(move |n| {
+            let (from, to) = if n % 2 == 0 { (2, 1) } else { (1, 2) };
+            at(first + n * 10, moves(n, from, to, balance))
+        })
+    }
+
+    #[test]
+    fn three_times_are_enough_among_the_same_nodes() {
+        acquits_at::<FewMoves>(swings(0, 3));
+        let fourth = || at(50, moves(4, 2, 1, balance)).take(1);
+        accuses_at::<FewMoves>(swings(0, 3).chain(fourth()));
+        acquits_at::<FewMoves>(swings(0, 3).chain(at(45, [opened(3, 3)])).chain(fourth()));
+        acquits_at::<FewMoves>(swings(0, 3).chain(at(50, moves(4, 2, 1, |_| Why::Asked))));
+        acquits_at::<FewMoves>(swings(0, 3).chain(at(611, moves(4, 2, 1, balance))));
+    }
+
+    #[test]
+    fn what_was_planned_before_a_node_was_heard_of_does_not_count() {
+        let fourth = || at(50, moves(4, 2, 1, balance)).take(1);
+        acquits_at::<FewMoves>(at(10, [opened(3, 3)]).chain(swings(0, 3)).chain(fourth()));
+        accuses_at::<FewMoves>(at(8, [opened(3, 3)]).chain(swings(0, 3)).chain(fourth()));
+    }
+}
