@@ -1,6 +1,9 @@
 //! Every move, and every new owner, has a reason that was true when it was written.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tenure_core::{
     id::{FlowId, NodeName, SessionId},
@@ -13,20 +16,38 @@ use crate::{history::Event, time::Time};
 /// See the module's head.
 #[derive(Default)]
 pub(super) struct MovesAreExplained {
-    nodes: BTreeMap<NodeName, Node>,
-    draining: BTreeMap<NodeName, bool>,
+    now: Time,
+    open: BTreeMap<NodeName, SessionId>,
+    leaving: BTreeSet<(NodeName, SessionId)>,
+    draining: BTreeMap<NodeName, Word>,
     wanted: BTreeMap<FlowId, Wanted>,
     held: BTreeMap<FlowId, Assignment>,
 }
 
-struct Node {
-    session: SessionId,
-    leaving: bool,
+/// What a person said, and when.
+#[derive(Clone, Copy)]
+struct Word {
+    yes: bool,
+    since: Time,
 }
 
 struct Wanted {
-    runs: bool,
+    runs: Word,
     wish: Option<NodeName>,
+}
+
+/// Who plans hears of it a little later; only a flow's own record has to be the latest.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+
+impl Word {
+    fn or(before: Option<Word>, yes: bool, now: Time) -> Word {
+        before.filter(|before| before.yes == yes).unwrap_or(Word { yes, since: now })
+    }
+
+    /// True if somebody may have read that it is so.
+    fn may_be(self, yes: bool, now: Time) -> bool {
+        self.yes == yes || now.since(self.since) < HEARD_WITHIN
+    }
 }
 
 impl Invariant for MovesAreExplained {
@@ -38,18 +59,22 @@ impl Invariant for MovesAreExplained {
         "Every move, and every new owner, has a reason that was true when it was written."
     }
 
-    fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
+    fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
+        self.now = now;
         match event {
-            Event::SessionOpened { node, session, .. } => {
-                self.nodes.insert(node.clone(), Node { session: *session, leaving: false });
+            Event::SessionOpened { node, session, .. } => drop(self.open.insert(node.clone(), *session)),
+            Event::SessionEnded { node, .. } => drop(self.open.remove(node)),
+            Event::Leaving(node) => {
+                self.leaving.extend(self.open.get(node).map(|session| (node.clone(), *session)));
             }
-            Event::SessionEnded { node, .. } => drop(self.nodes.remove(node)),
-            Event::Leaving(node) => self.nodes.get_mut(node).into_iter().for_each(|node| node.leaving = true),
             Event::Cordoned { node, cordon } => {
-                self.draining.insert(node.clone(), *cordon == Some(Cordon::Draining));
+                let drains = *cordon == Some(Cordon::Draining);
+                let said = Word::or(self.draining.get(node).copied(), drains, now);
+                self.draining.insert(node.clone(), said);
             }
             Event::Wanted { flow, runs, wish } => {
-                self.wanted.insert(flow.clone(), Wanted { runs: *runs, wish: wish.clone() });
+                let runs = Word::or(self.wanted.get(flow).map(|wanted| wanted.runs), *runs, now);
+                self.wanted.insert(flow.clone(), Wanted { runs, wish: wish.clone() });
             }
             Event::Restored { .. } => self.held.clear(),
             Event::Assigned { flow, assignment, .. } => {
@@ -82,17 +107,17 @@ impl MovesAreExplained {
 
     fn is_to_leave(&self, flow: &FlowId, now: &Assignment, to: &NodeName, why: &Why) -> Result<(), String> {
         let true_then = match why {
-            Why::Draining { node } => *node == now.node && self.gives_away(node),
+            Why::Draining { node } => *node == now.node && self.gives_away(now),
             Why::Requirement { node } => *node == now.node,
-            Why::Balance { node } => *node == now.node && self.load(node) > self.load(to),
+            Why::Balance { node } => *node == now.node && self.most(node) > self.least(to),
             Why::Asked => self.is_wished(flow, to),
             Why::New | Why::HolderGone { .. } | Why::Released | Why::Resumed | Why::Close => false,
         };
         if true_then {
             return Ok(());
         }
-        let (from, has, takes) = (&now.node, self.load(&now.node), self.load(to));
-        let away = self.gives_away(from);
+        let (from, has, takes) = (&now.node, self.most(&now.node), self.least(to));
+        let away = self.gives_away(now);
         Err(format!("is to go to {to} ({takes}) because \"{why}\", and is with {from} ({has}), gives away: {away}"))
     }
 
@@ -117,12 +142,13 @@ impl MovesAreExplained {
     }
 
     fn is_open(&self, assignment: &Assignment) -> bool {
-        self.nodes.get(&assignment.node).is_some_and(|node| node.session == assignment.session)
+        self.open.get(&assignment.node) == Some(&assignment.session)
     }
 
-    /// It drains or leaves.
-    fn gives_away(&self, node: &NodeName) -> bool {
-        self.draining.get(node) == Some(&true) || self.nodes.get(node).is_some_and(|node| node.leaving)
+    /// The holder drains or leaves.
+    fn gives_away(&self, held: &Assignment) -> bool {
+        self.draining.get(&held.node).is_some_and(|said| said.may_be(true, self.now))
+            || self.leaving.contains(&(held.node.clone(), held.session))
     }
 
     fn is_wished(&self, flow: &FlowId, to: &NodeName) -> bool {
@@ -130,20 +156,29 @@ impl MovesAreExplained {
     }
 
     fn is_to_stop(&self, flow: &FlowId) -> bool {
-        self.wanted.get(flow).is_none_or(|wanted| !wanted.runs)
+        self.wanted.get(flow).is_none_or(|wanted| !wanted.runs.yes)
     }
 
-    /// How many flows a node has, as the planner counts: what moves is where it goes. All weigh the same.
-    fn load(&self, node: &NodeName) -> usize {
-        self.held.iter().filter(|(flow, held)| !self.is_to_stop(flow) && self.place(held) == Some(node)).count()
+    /// The most flows that a node can be thought to have, as the planner counts: what moves is where it
+    /// goes, and all weigh the same.
+    fn most(&self, node: &NodeName) -> usize {
+        self.count(node, |runs| runs.may_be(true, self.now))
+    }
+
+    fn least(&self, node: &NodeName) -> usize {
+        self.count(node, |runs| !runs.may_be(false, self.now))
+    }
+
+    fn count(&self, node: &NodeName, counts: impl Fn(Word) -> bool) -> usize {
+        let runs = |flow: &FlowId| self.wanted.get(flow).is_some_and(|wanted| counts(wanted.runs));
+        self.held.iter().filter(|(flow, held)| self.place(held) == Some(node) && runs(flow)).count()
     }
 
     fn place<'a>(&self, held: &'a Assignment) -> Option<&'a NodeName> {
         match &held.phase {
             _ if held.purpose == Purpose::Close => None,
             Phase::Leaving { to, to_session, .. } => {
-                let live = self.nodes.get(to).is_some_and(|node| node.session == *to_session);
-                Some(if live { to } else { &held.node })
+                Some(if self.open.get(to) == Some(to_session) { to } else { &held.node })
             }
             Phase::Held | Phase::Stopping => Some(&held.node),
             Phase::Released => None,
@@ -154,7 +189,9 @@ impl MovesAreExplained {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariant::tale::{accuses, acquits, assigned, assignment, ended, flow, given, named, node, opened};
+    use crate::invariant::tale::{
+        accuses_at, acquits_at, assigned, assignment, ended, flow, given, named, node, opened,
+    };
 
     /// Two nodes, and the flow is with the first.
     fn begun() -> Vec<Event> {
@@ -162,8 +199,13 @@ mod tests {
         vec![opened(1, 7), opened(2, 8), wanted, given(1, 1, 7)]
     }
 
-    fn then(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
-        begun().into_iter().chain(events).collect()
+    /// Each of these is long known when the next one happens.
+    fn slowly(events: impl IntoIterator<Item = Event>) -> Vec<(u64, Event)> {
+        (0..).step_by(10_000).zip(events).collect()
+    }
+
+    fn then(events: impl IntoIterator<Item = Event>) -> Vec<(u64, Event)> {
+        slowly(begun().into_iter().chain(events))
     }
 
     fn leaves(why: Why) -> Event {
@@ -183,61 +225,68 @@ mod tests {
     fn a_node_that_drains_or_leaves_is_left() {
         let draining = || Why::Draining { node: node(1) };
         let cordoned = |cordon| Event::Cordoned { node: node(1), cordon };
-        acquits::<MovesAreExplained>(then([cordoned(Some(Cordon::Draining)), leaves(draining()), has_it(draining())]));
-        acquits::<MovesAreExplained>(then([Event::Leaving(node(1)), leaves(draining())]));
-        accuses::<MovesAreExplained>(then([leaves(draining())]));
-        accuses::<MovesAreExplained>(then([cordoned(Some(Cordon::Cordoned)), leaves(draining())]));
-        accuses::<MovesAreExplained>(then([cordoned(Some(Cordon::Draining)), cordoned(None), leaves(draining())]));
-        // The next life of a node that left stays.
-        accuses::<MovesAreExplained>([
-            opened(1, 6),
-            Event::Leaving(node(1)),
-            ended(1, 6),
-            opened(1, 7),
-            opened(2, 8),
-            given(1, 1, 7),
+        acquits_at::<MovesAreExplained>(then([
+            cordoned(Some(Cordon::Draining)),
             leaves(draining()),
-        ]);
+            has_it(draining()),
+        ]));
+        acquits_at::<MovesAreExplained>(then([Event::Leaving(node(1)), leaves(draining())]));
+        accuses_at::<MovesAreExplained>(then([leaves(draining())]));
+        accuses_at::<MovesAreExplained>(then([cordoned(Some(Cordon::Cordoned)), leaves(draining())]));
+        accuses_at::<MovesAreExplained>(then([cordoned(Some(Cordon::Draining)), cordoned(None), leaves(draining())]));
+        // The next life of a node that left stays.
+        let former = [opened(1, 6), Event::Leaving(node(1)), ended(1, 6)].into_iter();
+        accuses_at::<MovesAreExplained>(slowly(former.chain(begun()).chain([leaves(draining())])));
     }
 
     #[test]
     fn a_flow_goes_where_a_person_asked() {
-        acquits::<MovesAreExplained>(then([wished(2), leaves(Why::Asked), has_it(Why::Asked)]));
-        accuses::<MovesAreExplained>(then([leaves(Why::Asked)]));
-        accuses::<MovesAreExplained>(then([wished(1), leaves(Why::Asked)]));
-        accuses::<MovesAreExplained>(then([wished(2), has_it(Why::Asked)]));
-        acquits::<MovesAreExplained>(then([wished(2), ended(1, 7), has_it(Why::Asked)]));
+        acquits_at::<MovesAreExplained>(then([wished(2), leaves(Why::Asked), has_it(Why::Asked)]));
+        accuses_at::<MovesAreExplained>(then([leaves(Why::Asked)]));
+        accuses_at::<MovesAreExplained>(then([wished(1), leaves(Why::Asked)]));
+        accuses_at::<MovesAreExplained>(then([wished(2), has_it(Why::Asked)]));
+        acquits_at::<MovesAreExplained>(then([wished(2), ended(1, 7), has_it(Why::Asked)]));
     }
 
     #[test]
     fn weight_goes_from_the_heavier_to_the_lighter() {
         let balance = || leaves(Why::Balance { node: node(1) });
-        acquits::<MovesAreExplained>(then([balance()]));
+        acquits_at::<MovesAreExplained>(then([balance()]));
         let other = |p, session| {
             let wanted = Event::Wanted { flow: named("g"), runs: true, wish: None };
             let at = tenure_core::id::Revision(2);
             [wanted, Event::Assigned { flow: named("g"), at, assignment: Box::new(assignment(1, p, session)) }]
         };
-        acquits::<MovesAreExplained>(then(other(1, 7).into_iter().chain([balance()])));
-        accuses::<MovesAreExplained>(then(other(2, 8).into_iter().chain([balance()])));
+        acquits_at::<MovesAreExplained>(then(other(1, 7).into_iter().chain([balance()])));
+        accuses_at::<MovesAreExplained>(then(other(2, 8).into_iter().chain([balance()])));
+    }
+
+    #[test]
+    fn what_was_said_a_moment_ago_may_not_be_heard_yet() {
+        let draining = [Event::Cordoned { node: node(1), cordon: Some(Cordon::Draining) }];
+        let lifted = then(draining.into_iter().chain([Event::Cordoned { node: node(1), cordon: None }]));
+        let at = lifted.last().map_or(0, |(ms, _)| *ms);
+        let leaves = || leaves(Why::Draining { node: node(1) });
+        acquits_at::<MovesAreExplained>(lifted.iter().cloned().chain([(at + 2_999, leaves())]));
+        accuses_at::<MovesAreExplained>(lifted.into_iter().chain([(at + 3_000, leaves())]));
     }
 
     #[test]
     fn a_live_holder_is_not_called_gone_and_is_asked_before_it_is_left() {
         let gone = || has_it(Why::HolderGone { node: node(1) });
-        acquits::<MovesAreExplained>(then([ended(1, 7), gone()]));
-        accuses::<MovesAreExplained>(then([gone()]));
-        accuses::<MovesAreExplained>(then([has_it(Why::Balance { node: node(1) })]));
-        accuses::<MovesAreExplained>(then([has_it(Why::Released)]));
-        acquits::<MovesAreExplained>(then([assigned(assignment(1, 1, 7).lost()), has_it(Why::Released)]));
+        acquits_at::<MovesAreExplained>(then([ended(1, 7), gone()]));
+        accuses_at::<MovesAreExplained>(then([gone()]));
+        accuses_at::<MovesAreExplained>(then([has_it(Why::Balance { node: node(1) })]));
+        accuses_at::<MovesAreExplained>(then([has_it(Why::Released)]));
+        acquits_at::<MovesAreExplained>(then([assigned(assignment(1, 1, 7).lost()), has_it(Why::Released)]));
     }
 
     #[test]
     fn a_fence_is_closed_for_a_flow_that_is_to_stop() {
         let close = || assigned(Assignment { why: Why::Close, purpose: Purpose::Close, ..assignment(2, 2, 8) });
         let stop = Event::Wanted { flow: flow(), runs: false, wish: None };
-        acquits::<MovesAreExplained>(then([stop.clone(), close()]));
-        accuses::<MovesAreExplained>(then([close()]));
-        accuses::<MovesAreExplained>(then([stop, has_it(Why::Close)]));
+        acquits_at::<MovesAreExplained>(then([stop.clone(), close()]));
+        accuses_at::<MovesAreExplained>(then([close()]));
+        accuses_at::<MovesAreExplained>(then([stop, has_it(Why::Close)]));
     }
 }
