@@ -145,6 +145,11 @@ impl Cluster {
         self.len() == 0
     }
 
+    /// What the node of a machine is called.
+    pub fn name(&self, machine: usize) -> NodeName {
+        lock(&self.0.machines)[machine].blueprint.name.clone()
+    }
+
     /// The process on a machine, if it is up.
     pub fn pid(&self, machine: usize) -> Option<Pid> {
         let process = lock(&self.0.machines)[machine].process.clone()?;
@@ -348,7 +353,7 @@ impl Cluster {
     pub fn leave(&self, machine: usize) {
         let Some(pid) = self.pid(machine) else { return };
         let Some(running) = lock(&self.0.machines)[machine].process.clone() else { return };
-        let me = lock(&self.0.machines)[machine].blueprint.name.clone();
+        let me = self.name(machine);
         let Running { world, node, coordinator, store, .. } = running;
         let leaving = Leaving { me, world: Arc::clone(&world), store, node, coordinator };
         let this = self.clone();
@@ -447,7 +452,7 @@ impl Cluster {
 
     /// Says something about a node at a server.
     pub fn cordon(&self, at: usize, machine: usize, cordon: Option<Cordon>) {
-        let name = lock(&self.0.machines)[machine].blueprint.name.clone();
+        let name = self.name(machine);
         let Some((door, world)) = self.door(at) else { return };
         world.spawn(Box::pin(async move { drop(door.cordon(name, cordon).await) }));
     }

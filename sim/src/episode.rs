@@ -489,10 +489,8 @@ impl Hand {
                 self.later(fault, move |this| this.cluster.apply(n, vec![spec]));
             }
             What::Move(n, to) => {
-                let to = format!("{}{}", if to % 2 == 0 { "s" } else { "w" }, self.machine(to));
-                if let Ok(to) = NodeName::new(&to) {
-                    self.change(fault, n, Change::Move { to }, None);
-                }
+                let to = self.cluster.name(self.machine(to));
+                self.change(fault, n, Change::Move { to }, None);
             }
             What::Relabel(n) => {
                 if let Some(spec) = self.flow(n).and_then(|spec| relabelled(spec, n)) {
