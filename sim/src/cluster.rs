@@ -203,7 +203,7 @@ impl Cluster {
             history: history.clone(),
         });
         let line = Line { executor, net, pid, machine: place, history };
-        let sinks = Arc::new(Rack::new(line, Arc::clone(&on_data), &databases, &dice));
+        let sinks = Arc::new(Rack::new(&line, &on_data, &databases, &dice));
         let opener = Arc::new(Dialer { upstream, pid, machine: place });
         let connectors = Connectors::new(ConnectSetup { world: Arc::clone(&on_data), opener, sinks });
         let (to_node, inputs) = mpsc::unbounded_channel();

@@ -1,6 +1,6 @@
 //! A transactional sink, as PostgreSQL is one to Tenure: fence rows with locks, transactions that
-//! outlive their clients, commits whose answers get lost, restarts, and a failover that forgets what
-//! was not replicated.
+//! outlive their clients and hang with their locks, commits and claims whose answers get lost,
+//! restarts, and a failover that forgets what was not replicated.
 //!
 //! What a statement does is restated here from the product's own SQL (`connect::sink::postgres::fence`);
 //! that the SQL does the same is shown against a real server by the connectors' tests.
@@ -13,7 +13,6 @@ use std::{
 
 use tenure_connect::sink::committer::{Nonce, Stored};
 use tenure_core::{
-    flow::{Reason, supervisor::Code},
     id::FlowId,
     moment::Dice,
     token::{Holder, Token},
@@ -27,11 +26,19 @@ use crate::{
 
 /// A batch waits this long for locked rows.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// A claim ends the transactions in its way after this long, and gives up after that.
-const CLEAR_AFTER: Duration = Duration::from_millis(500);
-const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
+/// A transaction whose client says nothing for this long is ended.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+/// A statement that works for longer is ended: a batch's, and a claim's.
+const BATCH_MAX: Duration = Duration::from_secs(15);
+const CLAIM_MAX: Duration = Duration::from_secs(10);
+/// A connection that was closed is noticed by then.
+const NOTICED: Duration = Duration::from_secs(1);
 /// What making a transaction durable takes.
 const SYNC_MICROS: u64 = 1_500;
+/// What taking a batch's rows takes.
+const TAKE_MICROS: u64 = 200;
+/// While transactions hang, one in so many does.
+const HANG_ONE_IN: u64 = 3;
 /// How long what was durable here can still be forgotten by a failover.
 const REPLICATION_LAG: Duration = Duration::from_millis(400);
 
@@ -52,8 +59,17 @@ pub struct Part {
     pub position: Option<Box<str>>,
 }
 
+/// What became of a batch's rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// They are in the transaction.
+    Well,
+    /// The server does not take them now.
+    Away,
+}
+
 /// How a batch ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Done {
     /// It is durable.
     Well,
@@ -61,14 +77,14 @@ pub enum Done {
     Fenced(Vec<(FlowId, Option<Stored>)>),
     /// These fence rows are locked.
     Held(Vec<FlowId>),
-    /// The server does not take it now.
-    Away,
+    /// It took longer than it may, and was rolled back.
+    TimedOut,
     /// The connection is gone.
     Broken,
 }
 
 /// How a claim ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Claim {
     /// The fence is raised.
     Raised {
@@ -79,9 +95,15 @@ pub enum Claim {
     },
     /// It holds that one.
     Higher(Token),
-    /// It did not work, or nobody knows.
-    Failed(Reason),
+    /// The row is locked, or it took longer than it may.
+    InTheWay,
+    /// The server does not answer now, or the connection is gone.
+    Gone,
 }
+
+/// A session's transaction, as `pg_blocking_pids` knows it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Backend(u64);
 
 type Tell<T> = Box<dyn FnOnce(T) + Send>;
 
@@ -98,12 +120,15 @@ struct Inner {
     dice: Dice,
     rows: BTreeMap<FlowId, Row>,
     tables: BTreeMap<FlowId, Vec<u64>>,
-    locked: BTreeMap<FlowId, u64>,
-    open: BTreeMap<u64, Open>,
-    waiting: Vec<(u64, Waiting)>,
-    numbers: u64,
+    locked: BTreeMap<FlowId, Backend>,
+    /// Transactions that have their rows and wait for the client's last message, and since when.
+    idle: BTreeMap<Backend, Time>,
+    open: BTreeMap<Backend, Open>,
+    waiting: Vec<Waiting>,
+    backends: u64,
     down: bool,
     slow: u64,
+    hangs: u32,
     undo: Vec<(Time, FlowId, Option<Row>, usize)>,
 }
 
@@ -130,22 +155,128 @@ impl Row {
 
 /// A transaction that has its locks and is being made durable.
 struct Open {
-    nonce: Nonce,
-    parts: Vec<Part>,
-    tell: Tell<Done>,
+    asks: Asks,
+    hang: Option<Hang>,
 }
 
-enum Waiting {
-    Batch { nonce: Nonce, parts: Vec<Part>, tell: Tell<Done> },
+/// Where a transaction can get stuck with its locks, whatever becomes of its client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hang {
+    /// Before its commit: a stalled page, a slow trigger. Whoever ends it, or its timeout, undoes it.
+    Working,
+    /// After it: a standby does not confirm. Whoever ends it only ends the wait.
+    Standby,
+    /// In the disk: it hears nobody.
+    Disk,
+}
+
+/// A statement that waits for its locks.
+struct Waiting {
+    backend: Backend,
+    asks: Asks,
+}
+
+/// The message that proves fences and commits, or the one that raises a fence.
+enum Asks {
+    Batch { nonce: Nonce, parts: Vec<Part>, within: Option<Duration>, tell: Tell<Done> },
     Claim { flow: FlowId, token: Token, holder: Holder, origin: u64, tell: Tell<Claim> },
 }
 
-impl Waiting {
-    fn flows(&self) -> BTreeSet<&FlowId> {
+impl Asks {
+    /// The rows that it locks, in the order in which it does.
+    fn flows(&self) -> Vec<FlowId> {
         match self {
-            Waiting::Batch { parts, .. } => parts.iter().map(|part| &part.flow).collect(),
-            Waiting::Claim { flow, .. } => [flow].into(),
+            Asks::Batch { parts, .. } => parts.iter().map(|part| part.flow.clone()).collect(),
+            Asks::Claim { flow, .. } => vec![flow.clone()],
         }
+    }
+
+    /// What it may take, once it has its locks.
+    fn longest(&self) -> Duration {
+        match self {
+            Asks::Batch { within, .. } => within.map_or(BATCH_MAX, |within| within.min(BATCH_MAX)),
+            Asks::Claim { .. } => CLAIM_MAX,
+        }
+    }
+
+    /// Tells the client of a transaction that was not committed, or may not have been.
+    fn tell(self, told: Told) {
+        match (self, told) {
+            (Asks::Batch { tell, .. }, Told::TimedOut) => tell(Done::TimedOut),
+            (Asks::Batch { tell, .. }, Told::Well) => tell(Done::Well),
+            (Asks::Batch { tell, .. }, Told::Broken) => tell(Done::Broken),
+            (Asks::Claim { tell, .. }, Told::TimedOut) => tell(Claim::InTheWay),
+            (Asks::Claim { tell, .. }, Told::Well | Told::Broken) => tell(Claim::Gone),
+        }
+    }
+}
+
+/// What the client of a transaction hears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Well,
+    TimedOut,
+    Broken,
+}
+
+impl Inner {
+    fn takes(&mut self, micros: u64) -> Duration {
+        Duration::from_micros((micros / 2 + self.dice.below(micros)) * self.slow)
+    }
+
+    /// When the next commit is through, and whether it hangs until then.
+    fn commits_in(&mut self) -> (Duration, Option<Hang>) {
+        if self.hangs == 0 || self.dice.below(HANG_ONE_IN) > 0 {
+            return (self.takes(SYNC_MICROS), None);
+        }
+        let hang = match self.dice.below(3) {
+            0 => Hang::Working,
+            1 => Hang::Standby,
+            _ => Hang::Disk,
+        };
+        (Duration::from_millis(10_000 + self.dice.below(50_000)), Some(hang))
+    }
+
+    /// The fence rows that are not as the writer of a batch believes.
+    fn fenced(&self, parts: &[Part]) -> Vec<(FlowId, Option<Stored>)> {
+        let differs = |part: &&Part| !self.rows.get(&part.flow).is_some_and(|row| expects(part, row));
+        let stored = |part: &Part| (part.flow.clone(), self.rows.get(&part.flow).map(Row::stored));
+        parts.iter().filter(differs).map(stored).collect()
+    }
+
+    /// Everybody locks what is free, in the order they came, up to the first row that is not; whoever
+    /// has all that it needs is next.
+    fn next(&mut self) -> Option<Waiting> {
+        let Inner { waiting, locked, .. } = self;
+        let ready = |waiting: &Waiting| {
+            let flows = waiting.asks.flows();
+            flows.into_iter().all(|flow| *locked.entry(flow).or_insert(waiting.backend) == waiting.backend)
+        };
+        waiting.iter().position(ready).map(|at| self.waiting.remove(at))
+    }
+
+    fn stop_waiting(&mut self, backend: Backend) -> Option<Asks> {
+        let at = self.waiting.iter().position(|waiting| waiting.backend == backend)?;
+        self.unlock(backend);
+        Some(self.waiting.remove(at).asks)
+    }
+
+    fn unlock(&mut self, backend: Backend) {
+        self.locked.retain(|_, by| *by != backend);
+    }
+
+    /// Claims have another name, and nobody ends them.
+    fn is_a_batch(&self, backend: Backend) -> bool {
+        let waiting = self.waiting.iter().find(|waiting| waiting.backend == backend).map(|waiting| &waiting.asks);
+        let asks = waiting.or_else(|| self.open.get(&backend).map(|open| &open.asks));
+        matches!(asks, Some(Asks::Batch { .. }))
+    }
+
+    /// Whose transactions have what it waits for.
+    fn in_the_way_of(&self, backend: Backend) -> BTreeSet<Backend> {
+        let asks = self.waiting.iter().find(|waiting| waiting.backend == backend).map(|waiting| waiting.asks.flows());
+        let by = |flow: FlowId| self.locked.get(&flow).copied().filter(|by| *by != backend);
+        asks.into_iter().flatten().filter_map(by).collect()
     }
 }
 
@@ -157,11 +288,13 @@ impl Database {
             rows: BTreeMap::new(),
             tables: BTreeMap::new(),
             locked: BTreeMap::new(),
+            idle: BTreeMap::new(),
             open: BTreeMap::new(),
             waiting: Vec::new(),
-            numbers: 0,
+            backends: 0,
             down: false,
             slow: 1,
+            hangs: 0,
             undo: Vec::new(),
         };
         Database { number, executor, history, inner: Arc::new(Mutex::new(inner)) }
@@ -172,27 +305,90 @@ impl Database {
         lock(&self.inner).tables.get(flow).cloned().unwrap_or_default()
     }
 
-    /// The one message that proves all fences, moves them on and commits.
-    pub fn commit(&self, nonce: Nonce, parts: Vec<Part>, tell: Tell<Done>) {
-        if lock(&self.inner).down {
-            return tell(Done::Away);
-        }
-        let number = self.wait(Waiting::Batch { nonce, parts, tell });
-        self.serve();
-        let this = self.clone();
-        self.executor.after(LOCK_TIMEOUT, move || this.give_up(number));
+    /// A session of its own for whoever asks for something.
+    pub fn backend(&self) -> Backend {
+        let mut inner = lock(&self.inner);
+        inner.backends += 1;
+        Backend(inner.backends)
     }
 
-    /// Raises a fence.
-    pub fn claim(&self, flow: FlowId, token: Token, holder: Holder, origin: u64, tell: Tell<Claim>) {
-        if lock(&self.inner).down {
-            return tell(Claim::Failed(away()));
+    /// Takes a batch's rows. Nothing is locked that a claim needs.
+    pub fn take(&self, backend: Backend, tell: Tell<Taken>) {
+        let takes = {
+            let inner = &mut *lock(&self.inner);
+            if inner.down { None } else { Some(inner.takes(TAKE_MICROS)) }
+        };
+        let Some(takes) = takes else { return tell(Taken::Away) };
+        let this = self.clone();
+        self.executor.after(takes, move || {
+            {
+                let inner = &mut *lock(&this.inner);
+                if inner.down {
+                    return drop(tell);
+                }
+                inner.idle.insert(backend, this.executor.now());
+            }
+            tell(Taken::Well);
+        });
+    }
+
+    /// The one message that proves all fences, moves them on and commits, if its rows were taken.
+    /// `within` bounds it, as what it must not outlive does.
+    pub fn commit(&self, backend: Backend, nonce: Nonce, parts: Vec<Part>, within: Option<Duration>, tell: Tell<Done>) {
+        let began = lock(&self.inner).idle.remove(&backend);
+        if began.is_none_or(|began| self.executor.now().since(began) > IDLE_MAX) {
+            return tell(Done::Broken);
         }
-        let number = self.wait(Waiting::Claim { flow, token, holder, origin, tell });
-        self.serve();
-        let (clearing, ending) = (self.clone(), self.clone());
-        self.executor.after(CLEAR_AFTER, move || clearing.clear_the_way(number));
-        self.executor.after(CLAIM_TIMEOUT, move || ending.give_up(number));
+        self.wait(backend, Asks::Batch { nonce, parts, within, tell });
+        let (held, late) = (self.clone(), self.clone());
+        match within.filter(|within| *within < LOCK_TIMEOUT) {
+            Some(within) => self.executor.after(within, move || late.time_out(backend)),
+            None => self.executor.after(LOCK_TIMEOUT, move || held.give_up(backend)),
+        }
+    }
+
+    /// Raises a fence, unless its row stays locked for longer than `patience`.
+    pub fn claim(
+        &self,
+        backend: Backend,
+        (flow, token, holder, origin): (FlowId, Token, Holder, u64),
+        patience: Duration,
+        tell: Tell<Claim>,
+    ) {
+        if lock(&self.inner).down {
+            return tell(Claim::Gone);
+        }
+        self.wait(backend, Asks::Claim { flow, token, holder, origin, tell });
+        let this = self.clone();
+        self.executor.after(patience, move || this.give_up(backend));
+    }
+
+    /// Ends the batches that have what it waits for, but for the asker's own.
+    pub fn clear_the_way(&self, backend: Backend, own: &BTreeSet<Backend>) {
+        let blocking = lock(&self.inner).in_the_way_of(backend);
+        let batches: Vec<Backend> = {
+            let inner = lock(&self.inner);
+            blocking.difference(own).copied().filter(|other| inner.is_a_batch(*other)).collect()
+        };
+        batches.into_iter().for_each(|other| self.terminate(other));
+    }
+
+    /// Its client has closed the connection.
+    pub fn closed(&self, backend: Backend) {
+        let this = self.clone();
+        self.executor.after(NOTICED, move || {
+            let (waited, works) = {
+                let inner = &mut *lock(&this.inner);
+                inner.idle.remove(&backend);
+                let works = inner.open.get(&backend).is_some_and(|open| open.hang == Some(Hang::Working));
+                (inner.stop_waiting(backend), works)
+            };
+            drop(waited);
+            if works {
+                this.end(backend, false, Told::Broken);
+            }
+            this.serve();
+        });
     }
 
     /// The fence rows of these flows; none while the server is away.
@@ -207,23 +403,42 @@ impl Database {
         lock(&self.inner).slow = times.max(1);
     }
 
+    /// From now on transactions may hang with their locks, for ten seconds to a minute; or no more do.
+    pub fn hang(&self, hangs: bool) {
+        let mut inner = lock(&self.inner);
+        inner.hangs = if hangs { inner.hangs + 1 } else { inner.hangs.saturating_sub(1) };
+    }
+
+    /// What hangs goes on.
+    pub fn come_unstuck(&self) {
+        let stuck: Vec<Backend> = {
+            let inner = &mut *lock(&self.inner);
+            inner.hangs = 0;
+            inner.open.iter().filter(|(_, open)| open.hang.is_some()).map(|(backend, _)| *backend).collect()
+        };
+        stuck.into_iter().for_each(|backend| self.end(backend, true, Told::Well));
+    }
+
     /// The server ends, and with it every connection; what was being made durable is, or is not.
     pub fn stop(&self) {
         let (open, waiting) = {
             let inner = &mut *lock(&self.inner);
             inner.down = true;
-            (inner.open.keys().copied().collect::<Vec<_>>(), std::mem::take(&mut inner.waiting))
+            inner.idle.clear();
+            let waiting = std::mem::take(&mut inner.waiting);
+            waiting.iter().for_each(|waiting| inner.unlock(waiting.backend));
+            let open: Vec<_> = inner.open.iter().map(|(backend, open)| (*backend, open.hang)).collect();
+            (open, waiting)
         };
-        for number in open {
-            let durable = lock(&self.inner).dice.below(2) == 0;
-            self.end(number, durable, Done::Broken);
+        for (backend, hang) in open {
+            let durable = match hang {
+                Some(Hang::Working) => false,
+                Some(Hang::Standby) => true,
+                Some(Hang::Disk) | None => lock(&self.inner).dice.below(2) == 0,
+            };
+            self.end(backend, durable, Told::Broken);
         }
-        for (_, waiting) in waiting {
-            match waiting {
-                Waiting::Batch { tell, .. } => tell(Done::Broken),
-                Waiting::Claim { tell, .. } => tell(Claim::Failed(away())),
-            }
-        }
+        waiting.into_iter().for_each(|waiting| waiting.asks.tell(Told::Broken));
     }
 
     /// The server is back.
@@ -260,71 +475,89 @@ impl Database {
         forgotten.into_iter().for_each(|event| self.history.record(event));
     }
 
-    fn wait(&self, waiting: Waiting) -> u64 {
-        let mut inner = lock(&self.inner);
-        inner.numbers += 1;
-        let number = inner.numbers;
-        inner.waiting.push((number, waiting));
-        number
-    }
-
-    /// Lets everybody go on whose rows are free, in the order they came.
-    fn serve(&self) {
-        loop {
-            let next = {
-                let inner = &mut *lock(&self.inner);
-                let free = |(_, waiting): &(u64, Waiting)| {
-                    waiting.flows().into_iter().all(|flow| !inner.locked.contains_key(flow))
-                };
-                inner.waiting.iter().position(free).map(|at| inner.waiting.remove(at))
-            };
-            match next {
-                None => return,
-                Some((number, Waiting::Batch { nonce, parts, tell })) => self.begin(number, nonce, parts, tell),
-                Some((_, Waiting::Claim { flow, token, holder, origin, tell })) => {
-                    self.raise(flow, token, holder, origin, tell);
-                }
-            }
-        }
-    }
-
-    fn begin(&self, number: u64, nonce: Nonce, parts: Vec<Part>, tell: Tell<Done>) {
-        let fenced = {
-            let inner = &mut *lock(&self.inner);
-            let differs = |part: &&Part| !inner.rows.get(&part.flow).is_some_and(|row| expects(part, row));
-            let fenced: Vec<(FlowId, Option<Stored>)> = parts
-                .iter()
-                .filter(differs)
-                .map(|part| (part.flow.clone(), inner.rows.get(&part.flow).map(Row::stored)))
-                .collect();
-            if fenced.is_empty() {
-                inner.locked.extend(parts.iter().map(|part| (part.flow.clone(), number)));
-                let takes = Duration::from_micros((SYNC_MICROS / 2 + inner.dice.below(SYNC_MICROS)) * inner.slow);
-                inner.open.insert(number, Open { nonce, parts, tell });
-                let this = self.clone();
-                self.executor.after(takes, move || this.end(number, true, Done::Well));
-                return;
-            }
-            fenced
-        };
-        tell(Done::Fenced(fenced));
-    }
-
-    /// The transaction is over, if it is still open.
-    fn end(&self, number: u64, durable: bool, done: Done) {
-        let Some(open) = lock(&self.inner).open.remove(&number) else { return };
-        let Open { nonce, parts, tell } = open;
-        for part in parts {
-            if durable {
-                self.make_durable(nonce, part.clone());
-            }
-            lock(&self.inner).locked.remove(&part.flow);
-        }
-        tell(done);
+    fn wait(&self, backend: Backend, asks: Asks) {
+        lock(&self.inner).waiting.push(Waiting { backend, asks });
         self.serve();
     }
 
-    fn make_durable(&self, nonce: Nonce, part: Part) {
+    /// Lets everybody go on who has its locks.
+    fn serve(&self) {
+        loop {
+            let next = lock(&self.inner).next();
+            let Some(Waiting { backend, asks }) = next else { return };
+            self.begin(backend, asks);
+        }
+    }
+
+    /// It has its locks, and lets them go if it is refused.
+    fn begin(&self, backend: Backend, asks: Asks) {
+        let Some(asks) = self.unless_refused(backend, asks) else { return };
+        let longest = asks.longest();
+        let (takes, hang) = {
+            let inner = &mut *lock(&self.inner);
+            let (takes, hang) = inner.commits_in();
+            inner.open.insert(backend, Open { asks, hang });
+            (takes, hang)
+        };
+        let this = self.clone();
+        if hang == Some(Hang::Working) && takes > longest {
+            self.executor.after(longest, move || this.end(backend, false, Told::TimedOut));
+        } else {
+            self.executor.after(takes, move || this.end(backend, true, Told::Well));
+        }
+    }
+
+    /// What it asks for, if the fence rows allow it.
+    fn unless_refused(&self, backend: Backend, asks: Asks) -> Option<Asks> {
+        let mut inner = lock(&self.inner);
+        match asks {
+            Asks::Batch { nonce, parts, within, tell } => {
+                let fenced = inner.fenced(&parts);
+                if fenced.is_empty() {
+                    return Some(Asks::Batch { nonce, parts, within, tell });
+                }
+                inner.unlock(backend);
+                drop(inner);
+                tell(Done::Fenced(fenced));
+            }
+            Asks::Claim { flow, token, holder, origin, tell } => {
+                let higher = inner.rows.get(&flow).map(|row| (row.token, row.holder));
+                let theirs = |(other, by): &(Token, Holder)| *other > token || (*other == token && *by != holder);
+                let Some((higher, _)) = higher.filter(theirs) else {
+                    return Some(Asks::Claim { flow, token, holder, origin, tell });
+                };
+                inner.unlock(backend);
+                drop(inner);
+                tell(Claim::Higher(higher));
+            }
+        }
+        None
+    }
+
+    /// The transaction is over, if it is still open.
+    fn end(&self, backend: Backend, durable: bool, told: Told) {
+        let Some(Open { asks, .. }) = lock(&self.inner).open.remove(&backend) else { return };
+        let raised = if durable { self.make_durable(&asks) } else { None };
+        lock(&self.inner).unlock(backend);
+        match (asks, raised) {
+            (Asks::Claim { tell, .. }, Some(raised)) if told == Told::Well => tell(raised),
+            (asks, _) => asks.tell(told),
+        }
+        self.serve();
+    }
+
+    /// What it asked for is so from now on; for a claim, what its client is told.
+    fn make_durable(&self, asks: &Asks) -> Option<Claim> {
+        match asks {
+            Asks::Batch { nonce, parts, .. } => {
+                parts.iter().for_each(|part| self.write(*nonce, part.clone()));
+                None
+            }
+            Asks::Claim { flow, token, holder, origin, .. } => Some(self.raise(flow, *token, *holder, *origin)),
+        }
+    }
+
+    fn write(&self, nonce: Nonce, part: Part) {
         let Part { flow, token, holder, seq, records, position } = part;
         let noted = number(position.as_deref());
         {
@@ -349,69 +582,58 @@ impl Database {
         inner.undo.push((now, flow.clone(), row, records));
     }
 
-    fn raise(&self, flow: FlowId, token: Token, holder: Holder, origin: u64, tell: Tell<Claim>) {
-        let (claim, takes) = {
+    fn raise(&self, flow: &FlowId, token: Token, holder: Holder, origin: u64) -> Claim {
+        let (seq, position) = {
             let inner = &mut *lock(&self.inner);
-            let takes = Duration::from_micros((SYNC_MICROS / 2 + inner.dice.below(SYNC_MICROS)) * inner.slow);
-            let there = inner.rows.get(&flow).cloned();
-            let claim = match there {
-                Some(row) if row.token > token || (row.token == token && row.holder != holder) => {
-                    Claim::Higher(row.token)
-                }
-                there => {
-                    self.remember(inner, &flow);
-                    let row = raised(there, token, holder, origin);
-                    let claim = Claim::Raised { seq: row.seq, position: row.position.clone() };
-                    inner.rows.insert(flow.clone(), row);
-                    claim
-                }
-            };
-            (claim, takes)
+            self.remember(inner, flow);
+            let row = raised(inner.rows.get(flow).cloned(), token, holder, origin);
+            inner.rows.insert(flow.clone(), row.clone());
+            (row.seq, row.position)
         };
-        if let Claim::Raised { seq, position } = &claim {
-            let (sink, seq, position) = (self.number, *seq, number(position.as_deref()));
-            self.history.record(Event::Claimed { sink, flow, token, holder, seq, position, origin });
-        }
-        self.executor.after(takes, move || tell(claim));
+        let noted = number(position.as_deref());
+        let (sink, flow) = (self.number, flow.clone());
+        self.history.record(Event::Claimed { sink, flow, token, holder, seq, position: noted, origin });
+        Claim::Raised { seq, position }
     }
 
-    /// A claim has waited long enough: whatever other process's transaction is in its way is ended.
-    fn clear_the_way(&self, number: u64) {
-        let blocking: BTreeSet<u64> = {
-            let inner = lock(&self.inner);
-            let Some((_, Waiting::Claim { flow, holder, .. })) = inner.waiting.iter().find(|(n, _)| *n == number)
-            else {
-                return;
-            };
-            let others = |open: &u64| {
-                inner.open.get(open).is_some_and(|open| open.parts.iter().any(|part| part.holder != *holder))
-            };
-            inner.locked.get(flow).copied().filter(others).into_iter().collect()
-        };
-        for open in blocking {
-            self.end(open, false, Done::Broken);
+    /// A backend is told to end, and does where it can hear it.
+    fn terminate(&self, backend: Backend) {
+        let waited = lock(&self.inner).stop_waiting(backend);
+        if let Some(asks) = waited {
+            asks.tell(Told::Broken);
+            return self.serve();
+        }
+        let hang = lock(&self.inner).open.get(&backend).map(|open| open.hang);
+        match hang {
+            Some(Some(Hang::Working)) => self.end(backend, false, Told::Broken),
+            Some(Some(Hang::Standby)) => self.end(backend, true, Told::Broken),
+            // Nobody hears anything while the disk works; what was before that is undone.
+            Some(None) if lock(&self.inner).dice.below(2) == 0 => self.end(backend, false, Told::Broken),
+            Some(Some(Hang::Disk) | None) | None => (),
         }
     }
 
-    fn give_up(&self, number: u64) {
-        let late = {
+    /// It has waited for locks as long as it may.
+    fn give_up(&self, backend: Backend) {
+        let (asks, held) = {
             let inner = &mut *lock(&self.inner);
-            let at = inner.waiting.iter().position(|(n, _)| *n == number);
-            at.map(|at| inner.waiting.remove(at).1)
+            let Some(asks) = inner.stop_waiting(backend) else { return };
+            let held = asks.flows().into_iter().filter(|flow| inner.locked.contains_key(flow)).collect();
+            (asks, held)
         };
-        match late {
-            None => (),
-            Some(Waiting::Batch { parts, tell, .. }) => {
-                let held = {
-                    let inner = lock(&self.inner);
-                    let locked = |part: &Part| inner.locked.contains_key(&part.flow);
-                    parts.iter().filter(|part| locked(part)).map(|part| part.flow.clone()).collect()
-                };
-                tell(Done::Held(held));
-            }
-            Some(Waiting::Claim { tell, .. }) => {
-                tell(Claim::Failed(Reason::new(Code::SinkUnreachable, "the fence row is locked")));
-            }
+        match asks {
+            Asks::Batch { tell, .. } => tell(Done::Held(held)),
+            Asks::Claim { tell, .. } => tell(Claim::InTheWay),
+        }
+        self.serve();
+    }
+
+    /// It has waited for locks until it had to be over.
+    fn time_out(&self, backend: Backend) {
+        let waited = lock(&self.inner).stop_waiting(backend);
+        if let Some(asks) = waited {
+            asks.tell(Told::TimedOut);
+            self.serve();
         }
     }
 }
@@ -433,8 +655,4 @@ fn raised(there: Option<Row>, token: Token, holder: Holder, origin: u64) -> Row 
 /// The positions of these feeds are numbers.
 fn number(position: Option<&str>) -> Option<u64> {
     position.and_then(|position| position.parse().ok())
-}
-
-fn away() -> Reason {
-    Reason::new(Code::SinkUnreachable, "the database is away")
 }

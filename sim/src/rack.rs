@@ -2,7 +2,7 @@
 //! the modelled servers through the network.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use tenure_connect::{
     record::{Batch, Cell, Position},
     sink::{
         ClaimError, Claimed, FlowSink, Written,
-        committer::{Answer, BatchId, Load, Member, Target, Work},
+        committer::{Answer, BatchId, Ends, Load, Member, Nonce, PATIENCE, Target, Work},
         group::{Answers, Group, Order, ToWriter},
     },
     world::World,
@@ -32,7 +32,7 @@ use tenure_core::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    database::{Claim, Database, Done, Part},
+    database::{Backend, Claim, Database, Done, Part, Taken},
     executor::{Executor, Pid, lock},
     history::{Event, History},
     net::{Net, Place},
@@ -42,8 +42,13 @@ use crate::{
 const WRITERS: usize = 2;
 /// A batch without an answer for this long is in doubt.
 const ATTEMPT_MAX: Duration = Duration::from_secs(10);
-/// A claim or a look without one has failed.
-const ASK_MAX: Duration = Duration::from_secs(5);
+/// Who has waited this long for a lock has its way cleared, and again after as long.
+const BLOCKED_AFTER: Duration = Duration::from_millis(500);
+/// How long a claim waits for a row, first and when it comes back.
+const PATIENT: Duration = Duration::from_millis(2_500);
+const IMPATIENT: Duration = Duration::from_millis(300);
+/// A server that is away is asked again after this.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What every message to a database needs.
 #[derive(Clone)]
@@ -80,20 +85,87 @@ impl Line {
             }));
         });
     }
+
+    /// The answer; none if it or the request was lost, which is found out late.
+    async fn ask<T: Send + 'static>(
+        &self,
+        to: Place,
+        request: impl FnOnce(Box<dyn FnOnce(T) + Send>) + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.send(to, request, move |answer| drop(tell.send(answer)));
+        told.await.ok()
+    }
 }
 
 /// See the module's head.
 pub struct Rack {
     line: Line,
-    world: Arc<dyn World>,
     hubs: Vec<Arc<Hub>>,
 }
 
 /// A database, as the flows of one process share it.
 struct Hub {
+    shared: Arc<Shared>,
+    group: Group<Rows>,
+}
+
+/// What a hub's writers and claims share.
+struct Shared {
     number: usize,
     database: Database,
-    group: Group<Rows>,
+    line: Line,
+    world: Arc<dyn World>,
+    /// The backends that serve this process: it never ends its own.
+    own: Mutex<BTreeSet<Backend>>,
+}
+
+/// A connection that something is under way on.
+struct Session {
+    shared: Arc<Shared>,
+    backend: Backend,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        lock(&self.shared.own).remove(&self.backend);
+    }
+}
+
+impl Shared {
+    fn session(self: &Arc<Self>) -> Session {
+        let backend = self.database.backend();
+        lock(&self.own).insert(backend);
+        Session { shared: Arc::clone(self), backend }
+    }
+
+    fn place(&self) -> Place {
+        Place::Sink(self.number)
+    }
+
+    /// While the other side of a select waits: whoever blocks that backend is ended. Never returns.
+    async fn clear_the_way(&self, backend: Backend) {
+        loop {
+            self.world.sleep(BLOCKED_AFTER).await;
+            let (database, own) = (self.database.clone(), lock(&self.own).clone());
+            let clear = move |reply: Box<dyn FnOnce(()) + Send>| {
+                database.clear_the_way(backend, &own);
+                reply(());
+            };
+            // Lost or not, it is asked again.
+            let _cleared = self.line.ask(self.place(), clear).await;
+        }
+    }
+
+    /// The server finds out, if it is told.
+    fn close(&self, session: Session) {
+        let (database, backend) = (self.database.clone(), session.backend);
+        let closed = move |reply: Box<dyn FnOnce(()) + Send>| {
+            database.closed(backend);
+            reply(());
+        };
+        self.line.send(self.place(), closed, drop);
+    }
 }
 
 /// A flow's batch on its way.
@@ -114,16 +186,17 @@ impl Load for Rows {
 
 impl Rack {
     /// Doors to these databases.
-    pub fn new(line: Line, world: Arc<dyn World>, databases: &[Database], dice: &Dice) -> Rack {
+    pub fn new(line: &Line, world: &Arc<dyn World>, databases: &[Database], dice: &Dice) -> Rack {
         let hub = |(number, database): (usize, &Database)| {
             let (answers, answered) = mpsc::unbounded_channel();
-            let writer = |_| writer(line.clone(), number, database.clone(), answers.clone());
-            let writers: Vec<ToWriter<Rows>> = (0..WRITERS).map(writer).collect();
-            let group = Group::start(Arc::clone(&world), dice.fork(&format!("nonces{number}")), writers, answered);
-            Arc::new(Hub { number, database: database.clone(), group })
+            let (line, database, own) = (line.clone(), database.clone(), Mutex::default());
+            let shared = Arc::new(Shared { number, database, line, world: Arc::clone(world), own });
+            let writers = (0..WRITERS).map(|_| writer(&shared, &answers)).collect();
+            let group = Group::start(Arc::clone(world), dice.fork(&format!("nonces{number}")), writers, answered);
+            Arc::new(Hub { shared, group })
         };
         let hubs = databases.iter().enumerate().map(hub).collect();
-        Rack { line, world, hubs }
+        Rack { line: line.clone(), hubs }
     }
 
     fn hub(&self, spec: &Spec) -> Result<Arc<Hub>, Reason> {
@@ -140,54 +213,97 @@ impl Rack {
 }
 
 /// Takes one order at a time to the database, and answers each once.
-fn writer(line: Line, number: usize, database: Database, answers: Answers) -> ToWriter<Rows> {
-    let under_way: Arc<Mutex<Option<BatchId>>> = Arc::default();
-    Box::new(move |order| {
-        let (batch, work) = match order {
-            Order::Do(batch, work) => (batch, work),
-            // Closing the connection is all that can be done; the server goes on.
-            Order::Cut(batch) => return answer_once(&under_way, &answers, batch, in_doubt("cut off")),
-        };
-        *lock(&under_way) = Some(batch);
-        let looking = matches!(work, Work::Look(_));
-        let (waits, told) = ((Arc::clone(&under_way), answers.clone()), (Arc::clone(&under_way), answers.clone()));
-        line.executor.after(ATTEMPT_MAX, move || {
-            let late = if looking { again("no answer") } else { in_doubt("no answer") };
-            answer_once(&waits.0, &waits.1, batch, late);
-        });
-        let tell = move |answer: Answer| answer_once(&told.0, &told.1, batch, answer);
-        let there = database.clone();
-        match work {
-            Work::Commit { nonce, members, until: _ } => {
-                let parts: Vec<Part> = members.iter().map(part).collect();
-                note_sent(&line, number, &parts);
-                line.send(
-                    Place::Sink(number),
-                    move |reply| there.commit(nonce, parts, reply),
-                    move |done| tell(answer(done)),
-                );
-            }
-            Work::Probe(_) => tell(Answer::Done { aside: Vec::new() }),
-            Work::Look(flows) => line.send(
-                Place::Sink(number),
-                move |reply| reply(there.look(&flows)),
-                move |seen| tell(seen.map_or_else(|| again("the database is away"), Answer::Looked)),
-            ),
-        }
-    })
+fn writer(shared: &Arc<Shared>, answers: &Answers) -> ToWriter<Rows> {
+    let (to_writer, orders) = mpsc::unbounded_channel();
+    let writer = Writer { shared: Arc::clone(shared), orders, answers: answers.clone() };
+    shared.world.spawn(Box::pin(writer.run()));
+    Box::new(move |order| drop(to_writer.send(order)))
 }
 
-fn note_sent(line: &Line, sink: usize, parts: &[Part]) {
-    for Part { flow, token, seq, .. } in parts {
-        line.history.record(Event::Sent { pid: line.pid, sink, flow: flow.clone(), token: *token, seq: *seq });
+/// The product's writer, with the modelled server in place of SQL.
+struct Writer {
+    shared: Arc<Shared>,
+    orders: mpsc::UnboundedReceiver<Order<Rows>>,
+    answers: Answers,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        while let Some(order) = self.orders.recv().await {
+            // Who is cut off now has been answered.
+            let Order::Do(batch, work) = order else { continue };
+            let answer = self.attend(batch, work).await;
+            if self.answers.send((batch, answer)).is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn attend(&mut self, batch: BatchId, work: Work<Rows>) -> Answer {
+        let shared = Arc::clone(&self.shared);
+        let looking = matches!(work, Work::Look(_));
+        let session = shared.session();
+        let lost = tokio::select! {
+            biased;
+            answer = work_on(&shared, session.backend, work) => return answer,
+            () = cut(&mut self.orders, batch) => "cut off",
+            () = shared.clear_the_way(session.backend) => "the way could not be cleared",
+            () = shared.world.sleep(ATTEMPT_MAX) => "no answer",
+        };
+        // Closing the connection is all that can be done; the server goes on.
+        shared.close(session);
+        if looking { again(lost) } else { in_doubt(lost) }
     }
 }
 
-fn answer_once(under_way: &Mutex<Option<BatchId>>, answers: &Answers, batch: BatchId, answer: Answer) {
-    let mut under_way = lock(under_way);
-    if *under_way == Some(batch) {
-        *under_way = None;
-        drop(answers.send((batch, answer)));
+/// Ends when that batch is cut.
+async fn cut(orders: &mut mpsc::UnboundedReceiver<Order<Rows>>, batch: BatchId) {
+    loop {
+        match orders.recv().await {
+            Some(Order::Cut(which)) if which == batch => return,
+            Some(_) => {}
+            None => return,
+        }
+    }
+}
+
+async fn work_on(shared: &Shared, backend: Backend, work: Work<Rows>) -> Answer {
+    let database = shared.database.clone();
+    match work {
+        Work::Commit { nonce, members, until } => commit(shared, backend, nonce, &members, &until).await,
+        Work::Probe(_) => Answer::Done { aside: Vec::new() },
+        Work::Look(flows) => {
+            let seen = shared.line.ask(shared.place(), move |reply| reply(database.look(&flows))).await;
+            seen.flatten().map_or_else(|| again("the database is away"), Answer::Looked)
+        }
+    }
+}
+
+/// The rows first; until then nothing is locked that a claim needs. Then one message proves the
+/// fences and commits, unless a permit has ended meanwhile.
+async fn commit(shared: &Shared, backend: Backend, nonce: Nonce, members: &[Member<Rows>], until: &Ends) -> Answer {
+    note_sent(shared, members);
+    let database = shared.database.clone();
+    let taken = shared.line.ask(shared.place(), move |reply| database.take(backend, reply)).await;
+    match taken {
+        Some(Taken::Well) => {}
+        Some(Taken::Away) | None => return again("the database is away"),
+    }
+    let (now, until) = (shared.world.now(), until.first());
+    if until.is_some_and(|until| now >= until) {
+        return again("a permit ended before the commit");
+    }
+    let within = until.map(|until| until.since(now));
+    let (database, parts) = (shared.database.clone(), members.iter().map(part).collect());
+    let last = move |reply| database.commit(backend, nonce, parts, within, reply);
+    shared.line.ask(shared.place(), last).await.map_or_else(|| in_doubt("no answer"), answer)
+}
+
+fn note_sent(shared: &Shared, members: &[Member<Rows>]) {
+    let (pid, sink) = (shared.line.pid, shared.number);
+    for what in members.iter().map(|member| &member.what) {
+        let Submission { flow, token, seq, .. } = &**what;
+        shared.line.history.record(Event::Sent { pid, sink, flow: flow.clone(), token: *token, seq: *seq });
     }
 }
 
@@ -226,17 +342,14 @@ fn answer(done: Done) -> Answer {
         Done::Well => Answer::Done { aside: Vec::new() },
         Done::Fenced(rows) => Answer::Fenced(rows),
         Done::Held(flows) => Answer::Held { flows, reason: unreachable("fence rows are locked") },
-        Done::Away => again("the database is away"),
+        Done::TimedOut => again("canceling statement due to statement timeout"),
         Done::Broken => in_doubt("the connection is gone"),
     }
 }
 
 impl SinkRack for Rack {
     fn open(&self, spec: Arc<Spec>) -> BoxFuture<'static, Result<Arc<dyn FlowSink>, Reason>> {
-        let door = self.hub(&spec).map(|hub| {
-            let door = Door { line: self.line.clone(), world: Arc::clone(&self.world), hub };
-            Arc::new(door) as Arc<dyn FlowSink>
-        });
+        let door = self.hub(&spec).map(|hub| Arc::new(Door { hub }) as Arc<dyn FlowSink>);
         Box::pin(ready(door))
     }
 
@@ -244,21 +357,15 @@ impl SinkRack for Rack {
         let mut by_hub: BTreeMap<usize, (Arc<Hub>, Vec<FlowId>)> = BTreeMap::new();
         for (flow, spec) in flows {
             if let Ok(hub) = self.hub(&spec) {
-                by_hub.entry(hub.number).or_insert_with(|| (hub, Vec::new())).1.push(flow);
+                by_hub.entry(hub.shared.number).or_insert_with(|| (hub, Vec::new())).1.push(flow);
             }
         }
         let line = self.line.clone();
         Box::pin(async move {
             let mut looked = Looked::new();
             for (number, (hub, flows)) in by_hub {
-                let (tell, told) = oneshot::channel();
-                let (asked, database) = (flows.clone(), hub.database.clone());
-                line.send(
-                    Place::Sink(number),
-                    move |reply| reply(database.look(&asked)),
-                    move |seen| drop(tell.send(seen)),
-                );
-                let seen = told.await.ok().flatten();
+                let (asked, database) = (flows.clone(), hub.shared.database.clone());
+                let seen = line.ask(Place::Sink(number), move |reply| reply(database.look(&asked))).await.flatten();
                 looked.extend(flows.into_iter().map(|flow| {
                     let token = seen.as_ref().map(|seen| seen.get(&flow).map(|stored| stored.token));
                     (flow, token.ok_or_else(|| unreachable("no answer")))
@@ -271,32 +378,55 @@ impl SinkRack for Rack {
 
 /// One flow's door.
 struct Door {
-    line: Line,
-    world: Arc<dyn World>,
     hub: Arc<Hub>,
 }
 
 impl Door {
+    /// As the product's desk does, but each flow by itself.
     fn raise(&self, grant: &Grant, runs: bool) -> BoxFuture<'static, Result<Claimed, ClaimError>> {
-        let (flow, token, holder, origin) = (grant.flow.clone(), grant.token, grant.holder, grant.origin);
-        let (line, world, hub) = (self.line.clone(), Arc::clone(&self.world), Arc::clone(&self.hub));
+        let (shared, grant) = (Arc::clone(&self.hub.shared), grant.clone());
         Box::pin(async move {
-            line.history.record(Event::ClaimSent { pid: line.pid, flow: flow.clone(), token, runs });
-            let (tell, told) = oneshot::channel();
-            let database = hub.database.clone();
-            line.send(
-                Place::Sink(hub.number),
-                move |reply| database.claim(flow, token, holder, origin, reply),
-                move |claim| drop(tell.send(claim)),
-            );
-            match world.within(ASK_MAX, told).await {
-                Some(Ok(Claim::Raised { seq, position })) => Ok(Claimed { seq, position: position.map(Position) }),
-                Some(Ok(Claim::Higher(token))) => Err(ClaimError::Higher(token)),
-                Some(Ok(Claim::Failed(reason))) => Err(ClaimError::Failed(reason)),
-                Some(Err(_)) | None => Err(ClaimError::Failed(unreachable("no answer"))),
+            let Line { pid, history, .. } = &shared.line;
+            history.record(Event::ClaimSent { pid: *pid, flow: grant.flow.clone(), token: grant.token, runs });
+            let (since, mut patience) = (shared.world.now(), PATIENT);
+            loop {
+                let failed = match claim(&shared, &grant, patience).await {
+                    Some(Claim::Raised { seq, position }) => {
+                        return Ok(Claimed { seq, position: position.map(Position) });
+                    }
+                    Some(Claim::Higher(token)) => return Err(ClaimError::Higher(token)),
+                    Some(Claim::InTheWay) => {
+                        // Its first wait was long enough for every timeout of ours.
+                        patience = IMPATIENT;
+                        Reason::new(Code::SinkRefuses, "the fence row is locked by a transaction that does not end")
+                    }
+                    Some(Claim::Gone) | None => unreachable("no answer to a claim"),
+                };
+                if shared.world.now().since(since) >= PATIENCE {
+                    return Err(ClaimError::Failed(failed));
+                }
+                shared.world.sleep(PAUSE).await;
             }
         })
     }
+}
+
+/// One attempt; none if there was no answer.
+async fn claim(shared: &Arc<Shared>, grant: &Grant, patience: Duration) -> Option<Claim> {
+    let session = shared.session();
+    let (database, backend) = (shared.database.clone(), session.backend);
+    let what = (grant.flow.clone(), grant.token, grant.holder, grant.origin);
+    let asked = shared.line.ask(shared.place(), move |reply| database.claim(backend, what, patience, reply));
+    let answer = tokio::select! {
+        biased;
+        answer = asked => answer,
+        () = shared.clear_the_way(backend) => None,
+        () = shared.world.sleep(PATIENCE) => None,
+    };
+    if answer.is_none() {
+        shared.close(session);
+    }
+    answer
 }
 
 impl FlowSink for Door {
@@ -310,7 +440,7 @@ impl FlowSink for Door {
     }
 
     fn write(&self, permit: Permit<'_>, seq: u64, batch: Batch) -> BoxFuture<'static, Written> {
-        let (hub, line) = (Arc::clone(&self.hub), self.line.clone());
+        let hub = Arc::clone(&self.hub);
         let (grant, strict) = (permit.grant.clone(), permit.until.is_some());
         Box::pin(async move {
             let until = strict.then_some(&grant.validity);
@@ -318,7 +448,8 @@ impl FlowSink for Door {
             let written = hub.group.write(permit, seq, Target::from("t"), Rows(batch)).await;
             if let Written::Settled { .. } = written {
                 let (flow, token): (FlowId, Token) = (grant.flow.clone(), grant.token);
-                line.history.record(Event::Settled { pid: line.pid, sink: hub.number, flow, token, seq });
+                let Shared { number, line, .. } = &*hub.shared;
+                line.history.record(Event::Settled { pid: line.pid, sink: *number, flow, token, seq });
             }
             written
         })
