@@ -272,6 +272,7 @@ impl Stage {
         databases.iter().for_each(|database| {
             database.start();
             database.slow_down(1);
+            database.come_unstuck();
         });
         upstream.set_down(false);
         self.cluster.thaw_all();
@@ -474,6 +475,10 @@ impl Hand {
             What::SinkSlow(n, times) => {
                 databases[n % SINKS].slow_down(times);
                 self.later(fault, move |this| this.around.databases[n % SINKS].slow_down(1));
+            }
+            What::SinkHangs(n) => {
+                databases[n % SINKS].hang(true);
+                self.later(fault, move |this| this.around.databases[n % SINKS].hang(false));
             }
             What::UpstreamDown => {
                 upstream.set_down(true);

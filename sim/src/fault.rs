@@ -65,6 +65,8 @@ pub enum What {
     SinkFailover(usize),
     /// A database takes that many times as long.
     SinkSlow(usize, u64),
+    /// Some of the transactions that a database begins meanwhile hang with their locks, for 10 to 60 s.
+    SinkHangs(usize),
     /// The upstream takes no connection.
     UpstreamDown,
     /// The upstream ends connections.
@@ -114,6 +116,7 @@ const SHARES: &[Share] = &[
     (3, |d| What::SinkDown(any(d))),
     (2, |d| What::SinkFailover(any(d))),
     (4, |d| What::SinkSlow(any(d), 10 + d.below(490))),
+    (3, |d| What::SinkHangs(any(d))),
     (2, |_| What::UpstreamDown),
     (2, |_| What::HangUp),
     (8, |d| What::Suspend(any(d))),
