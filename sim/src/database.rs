@@ -126,8 +126,9 @@ struct Inner {
     open: BTreeMap<Backend, Open>,
     waiting: Vec<Waiting>,
     backends: u64,
-    down: bool,
-    slow: u64,
+    /// How many reasons there are for the server to be away, to be slow, and to hang.
+    down: u32,
+    slow: Vec<u64>,
     hangs: u32,
     undo: Vec<(Time, FlowId, Option<Row>, usize)>,
 }
@@ -221,7 +222,7 @@ enum Told {
 
 impl Inner {
     fn takes(&mut self, micros: u64) -> Duration {
-        Duration::from_micros((micros / 2 + self.dice.below(micros)) * self.slow)
+        Duration::from_micros((micros / 2 + self.dice.below(micros)) * self.slow.iter().max().unwrap_or(&1))
     }
 
     /// When the next commit is through, and whether it hangs until then.
@@ -292,8 +293,8 @@ impl Database {
             open: BTreeMap::new(),
             waiting: Vec::new(),
             backends: 0,
-            down: false,
-            slow: 1,
+            down: 0,
+            slow: Vec::new(),
             hangs: 0,
             undo: Vec::new(),
         };
@@ -316,14 +317,14 @@ impl Database {
     pub fn take(&self, backend: Backend, tell: Tell<Taken>) {
         let takes = {
             let inner = &mut *lock(&self.inner);
-            if inner.down { None } else { Some(inner.takes(TAKE_MICROS)) }
+            if inner.down > 0 { None } else { Some(inner.takes(TAKE_MICROS)) }
         };
         let Some(takes) = takes else { return tell(Taken::Away) };
         let this = self.clone();
         self.executor.after(takes, move || {
             {
                 let inner = &mut *lock(&this.inner);
-                if inner.down {
+                if inner.down > 0 {
                     return drop(tell);
                 }
                 inner.idle.insert(backend, this.executor.now());
@@ -355,7 +356,7 @@ impl Database {
         patience: Duration,
         tell: Tell<Claim>,
     ) {
-        if lock(&self.inner).down {
+        if lock(&self.inner).down > 0 {
             return tell(Claim::Gone);
         }
         self.wait(backend, Asks::Claim { flow, token, holder, origin, tell });
@@ -395,12 +396,20 @@ impl Database {
     pub fn look(&self, flows: &[FlowId]) -> Option<BTreeMap<FlowId, Stored>> {
         let inner = lock(&self.inner);
         let row = |flow: &FlowId| inner.rows.get(flow).map(|row| (flow.clone(), row.stored()));
-        (!inner.down).then(|| flows.iter().filter_map(row).collect())
+        (inner.down == 0).then(|| flows.iter().filter_map(row).collect())
     }
 
     /// Makes everything take that many times as long.
     pub fn slow_down(&self, times: u64) {
-        lock(&self.inner).slow = times.max(1);
+        lock(&self.inner).slow.push(times);
+    }
+
+    /// One such trouble is over.
+    pub fn speed_up(&self, times: u64) {
+        let slow = &mut lock(&self.inner).slow;
+        if let Some(at) = slow.iter().position(|other| *other == times) {
+            slow.swap_remove(at);
+        }
     }
 
     /// From now on transactions may hang with their locks, for ten seconds to a minute; or no more do.
@@ -410,7 +419,7 @@ impl Database {
     }
 
     /// What hangs goes on.
-    pub fn come_unstuck(&self) {
+    fn come_unstuck(&self) {
         let stuck: Vec<Backend> = {
             let inner = &mut *lock(&self.inner);
             inner.hangs = 0;
@@ -423,7 +432,7 @@ impl Database {
     pub fn stop(&self) {
         let (open, waiting) = {
             let inner = &mut *lock(&self.inner);
-            inner.down = true;
+            inner.down += 1;
             inner.idle.clear();
             let waiting = std::mem::take(&mut inner.waiting);
             waiting.iter().for_each(|waiting| inner.unlock(waiting.backend));
@@ -441,9 +450,20 @@ impl Database {
         waiting.into_iter().for_each(|waiting| waiting.asks.tell(Told::Broken));
     }
 
-    /// The server is back.
+    /// One reason for it to be away is gone.
     pub fn start(&self) {
-        lock(&self.inner).down = false;
+        let mut inner = lock(&self.inner);
+        inner.down = inner.down.saturating_sub(1);
+    }
+
+    /// All is well with it again.
+    pub fn mend(&self) {
+        {
+            let mut inner = lock(&self.inner);
+            inner.down = 0;
+            inner.slow.clear();
+        }
+        self.come_unstuck();
     }
 
     /// A standby that lacks the last moments takes over.

@@ -270,11 +270,9 @@ impl Stage {
         net.heal();
         depot.mend();
         databases.iter().for_each(|database| {
-            database.start();
-            database.slow_down(1);
-            database.come_unstuck();
+            database.mend();
         });
-        upstream.set_down(false);
+        upstream.mend();
         self.cluster.thaw_all();
         (0..self.machines).for_each(|machine| self.cluster.start(machine));
         self.hand().put_right();
@@ -474,7 +472,7 @@ impl Hand {
             }
             What::SinkSlow(n, times) => {
                 databases[n % SINKS].slow_down(times);
-                self.later(fault, move |this| this.around.databases[n % SINKS].slow_down(1));
+                self.later(fault, move |this| this.around.databases[n % SINKS].speed_up(times));
             }
             What::SinkHangs(n) => {
                 databases[n % SINKS].hang(true);
@@ -529,14 +527,14 @@ impl Hand {
             _ => vec![(b, a)],
         };
         links.iter().for_each(|link| self.around.net.cut(*link));
-        self.later(fault, move |this| links.iter().for_each(|link| this.around.net.mend(*link)));
+        self.later(fault, move |this| links.iter().for_each(|link| this.around.net.join(*link)));
     }
 
     fn roughen(&self, fault: &Fault, (a, b): (Place, Place), ms: u64, loss_permille: u64) {
         let rough = Rough { delay: Duration::from_millis(ms), loss_permille };
         let links = [(a, b), (b, a)];
         links.iter().for_each(|link| self.around.net.roughen(*link, rough));
-        self.later(fault, move |this| links.iter().for_each(|link| this.around.net.mend(*link)));
+        self.later(fault, move |this| links.iter().for_each(|link| this.around.net.smooth(*link, rough)));
     }
 
     fn change(&self, fault: &Fault, n: usize, change: Change, back: Option<Change>) {

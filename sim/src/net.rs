@@ -2,7 +2,7 @@
 //! either direction.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -34,12 +34,19 @@ pub struct Net(Arc<Mutex<Inner>>);
 
 struct Inner {
     dice: Dice,
-    cut: BTreeSet<Link>,
-    rough: BTreeMap<Link, Rough>,
+    links: BTreeMap<Link, Trouble>,
+}
+
+/// What is wrong with a link. Troubles overlap: each is mended by itself.
+#[derive(Default)]
+struct Trouble {
+    /// How many reasons there are for nothing to pass.
+    cuts: u32,
+    rough: Vec<Rough>,
 }
 
 /// A link in trouble.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rough {
     /// How much longer messages may take.
     pub delay: Duration,
@@ -57,20 +64,21 @@ const HICCUP: u64 = 30_000;
 impl Net {
     /// A network in which nothing is wrong yet.
     pub fn new(dice: Dice) -> Net {
-        Net(Arc::new(Mutex::new(Inner { dice, cut: BTreeSet::new(), rough: BTreeMap::new() })))
+        Net(Arc::new(Mutex::new(Inner { dice, links: BTreeMap::new() })))
     }
 
     /// How long the next message takes; none if it never arrives.
     pub fn leg(&self, from: Place, to: Place) -> Option<Duration> {
         let inner = &mut *lock(&self.0);
-        if inner.cut.contains(&(from, to)) {
+        let trouble = inner.links.get(&(from, to));
+        if trouble.is_some_and(|trouble| trouble.cuts > 0) {
             return None;
         }
         let mut micros = FASTEST + inner.dice.below(USUAL);
         if inner.dice.below(HICCUP_ONE_IN) == 0 {
             micros += inner.dice.below(HICCUP);
         }
-        if let Some(rough) = inner.rough.get(&(from, to)) {
+        for rough in trouble.into_iter().flat_map(|trouble| &trouble.rough) {
             if inner.dice.below(1000) < rough.loss_permille {
                 return None;
             }
@@ -81,31 +89,38 @@ impl Net {
 
     /// True if nothing passes.
     pub fn is_cut(&self, from: Place, to: Place) -> bool {
-        lock(&self.0).cut.contains(&(from, to))
+        lock(&self.0).links.get(&(from, to)).is_some_and(|trouble| trouble.cuts > 0)
     }
 
     /// Nothing passes any more.
     pub fn cut(&self, link: Link) {
-        lock(&self.0).cut.insert(link);
+        lock(&self.0).links.entry(link).or_default().cuts += 1;
+    }
+
+    /// One cut of the link is over.
+    pub fn join(&self, link: Link) {
+        if let Some(trouble) = lock(&self.0).links.get_mut(&link) {
+            trouble.cuts = trouble.cuts.saturating_sub(1);
+        }
     }
 
     /// Messages are late and lost.
     pub fn roughen(&self, link: Link, rough: Rough) {
-        lock(&self.0).rough.insert(link, rough);
+        lock(&self.0).links.entry(link).or_default().rough.push(rough);
     }
 
-    /// The link is well again.
-    pub fn mend(&self, link: Link) {
-        let mut inner = lock(&self.0);
-        inner.cut.remove(&link);
-        inner.rough.remove(&link);
+    /// One such trouble of the link is over.
+    pub fn smooth(&self, link: Link, rough: Rough) {
+        if let Some(trouble) = lock(&self.0).links.get_mut(&link)
+            && let Some(at) = trouble.rough.iter().position(|other| *other == rough)
+        {
+            trouble.rough.swap_remove(at);
+        }
     }
 
     /// All links are well again.
     pub fn heal(&self) {
-        let mut inner = lock(&self.0);
-        inner.cut.clear();
-        inner.rough.clear();
+        lock(&self.0).links.clear();
     }
 }
 
@@ -117,5 +132,32 @@ impl fmt::Display for Place {
             Place::Sink(n) => write!(f, "db{n}"),
             Place::Upstream => write!(f, "upstream"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_that_ends_does_not_end_the_others_of_its_link() {
+        let net = Net::new(Dice::from_seed(1));
+        let link = (Place::Store, Place::Upstream);
+        let passes = || (0..50).filter(|_| net.leg(link.0, link.1).is_some()).count();
+        let (lost, late) = (
+            Rough { delay: Duration::ZERO, loss_permille: 1000 },
+            Rough { delay: Duration::from_secs(1), loss_permille: 0 },
+        );
+        net.cut(link);
+        net.cut(link);
+        net.join(link);
+        assert!(net.is_cut(link.0, link.1));
+        net.join(link);
+        net.roughen(link, lost);
+        net.roughen(link, late);
+        net.smooth(link, late);
+        assert_eq!((net.is_cut(link.0, link.1), passes()), (false, 0));
+        net.smooth(link, lost);
+        assert_eq!(passes(), 50);
     }
 }

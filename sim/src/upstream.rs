@@ -77,7 +77,8 @@ struct Changing {
     /// Connections that the upstream has ended.
     hung_up: BTreeSet<u64>,
     connected: BTreeMap<u64, FlowId>,
-    down: bool,
+    /// How many reasons there are to take no connection.
+    down: u32,
     /// No record comes after this.
     end: Option<Time>,
 }
@@ -108,18 +109,23 @@ impl Upstream {
         dice: Dice,
     ) -> Upstream {
         let state =
-            Changing { dice, readers: 0, hung_up: BTreeSet::new(), connected: BTreeMap::new(), down: false, end: None };
+            Changing { dice, readers: 0, hung_up: BTreeSet::new(), connected: BTreeMap::new(), down: 0, end: None };
         Upstream(Arc::new(Inner { executor, net, history, feeds, state: Mutex::new(state) }))
     }
 
-    /// Ends every connection, and takes none, or takes them again.
+    /// Ends every connection and takes none; or one reason for that is over.
     pub fn set_down(&self, down: bool) {
         let mut state = lock(&self.0.state);
-        state.down = down;
+        state.down = if down { state.down + 1 } else { state.down.saturating_sub(1) };
         if down {
             let all: Vec<u64> = state.connected.keys().copied().collect();
             state.hung_up.extend(all);
         }
+    }
+
+    /// It takes connections again.
+    pub fn mend(&self) {
+        lock(&self.0.state).down = 0;
     }
 
     /// Ends one in `one_in` of the connections.
@@ -154,7 +160,7 @@ impl Upstream {
         let Some(feed) = self.feed(flow) else { return refused("no such feed") };
         let (reader, others) = {
             let mut state = lock(&self.0.state);
-            if state.down {
+            if state.down > 0 {
                 return refused("connection refused");
             }
             state.readers += 1;
