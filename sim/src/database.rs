@@ -55,6 +55,8 @@ pub struct Part {
     pub seq: u64,
     /// The numbers of its records.
     pub records: Vec<u64>,
+    /// The numbers of those that are kept aside.
+    pub aside: Vec<u64>,
     /// The position after them.
     pub position: Option<Box<str>>,
 }
@@ -64,6 +66,8 @@ pub struct Part {
 pub enum Taken {
     /// They are in the transaction.
     Well,
+    /// It refuses one of them: the one at that place, if it says which.
+    Refused(Option<usize>),
     /// The server does not take them now.
     Away,
 }
@@ -119,7 +123,9 @@ pub struct Database {
 struct Inner {
     dice: Dice,
     rows: BTreeMap<FlowId, Row>,
-    tables: BTreeMap<FlowId, Vec<u64>>,
+    tables: BTreeMap<FlowId, Table>,
+    /// Records that a flow's table refuses, and whether the server says which one it is.
+    poison: BTreeMap<FlowId, BTreeMap<u64, bool>>,
     locked: BTreeMap<FlowId, Backend>,
     /// Transactions that have their rows and wait for the client's last message, and since when.
     idle: BTreeMap<Backend, Time>,
@@ -130,7 +136,28 @@ struct Inner {
     down: u32,
     slow: Vec<u64>,
     hangs: u32,
-    undo: Vec<(Time, FlowId, Option<Row>, usize)>,
+    undo: Vec<(Time, FlowId, Option<Row>, Lengths)>,
+}
+
+/// What is in the sink of a flow, in the order of the commits.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    records: Vec<u64>,
+    aside: Vec<u64>,
+}
+
+/// How many records are in the table, and how many aside.
+type Lengths = (usize, usize);
+
+impl Table {
+    fn lengths(&self) -> Lengths {
+        (self.records.len(), self.aside.len())
+    }
+
+    fn truncate(&mut self, (records, aside): Lengths) {
+        self.records.truncate(records);
+        self.aside.truncate(aside);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -238,6 +265,14 @@ impl Inner {
         (Duration::from_millis(10_000 + self.dice.below(50_000)), Some(hang))
     }
 
+    fn refused(&self, rows: &[(FlowId, u64)]) -> Result<(), Taken> {
+        let named = |(flow, record): &(FlowId, u64)| self.poison.get(flow)?.get(record).copied();
+        match rows.iter().enumerate().find_map(|(place, row)| named(row).map(|named| named.then_some(place))) {
+            Some(place) => Err(Taken::Refused(place)),
+            None => Ok(()),
+        }
+    }
+
     /// The fence rows that are not as the writer of a batch believes.
     fn fenced(&self, parts: &[Part]) -> Vec<(FlowId, Option<Stored>)> {
         let differs = |part: &&Part| !self.rows.get(&part.flow).is_some_and(|row| expects(part, row));
@@ -288,6 +323,7 @@ impl Database {
             dice,
             rows: BTreeMap::new(),
             tables: BTreeMap::new(),
+            poison: BTreeMap::new(),
             locked: BTreeMap::new(),
             idle: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -303,7 +339,22 @@ impl Database {
 
     /// The numbers of the records in a flow's table, in the order of their commits.
     pub fn table(&self, flow: &FlowId) -> Vec<u64> {
-        lock(&self.inner).tables.get(flow).cloned().unwrap_or_default()
+        lock(&self.inner).tables.get(flow).map(|table| table.records.clone()).unwrap_or_default()
+    }
+
+    /// The numbers of those that were kept aside.
+    pub fn aside(&self, flow: &FlowId) -> Vec<u64> {
+        lock(&self.inner).tables.get(flow).map(|table| table.aside.clone()).unwrap_or_default()
+    }
+
+    /// From now on a flow's table refuses that record, and says which one it is, or does not.
+    pub fn poison(&self, flow: FlowId, record: u64, named: bool) {
+        lock(&self.inner).poison.entry(flow).or_default().insert(record, named);
+    }
+
+    /// Whether the flow's table refuses that record.
+    pub fn refuses(&self, flow: &FlowId, record: u64) -> bool {
+        lock(&self.inner).poison.get(flow).is_some_and(|poison| poison.contains_key(&record))
     }
 
     /// A session of its own for whoever asks for something.
@@ -313,13 +364,16 @@ impl Database {
         Backend(inner.backends)
     }
 
-    /// Takes a batch's rows. Nothing is locked that a claim needs.
-    pub fn take(&self, backend: Backend, tell: Tell<Taken>) {
+    /// Takes a batch's rows: whose, and which. Nothing is locked that a claim needs.
+    pub fn take(&self, backend: Backend, rows: &[(FlowId, u64)], tell: Tell<Taken>) {
         let takes = {
             let inner = &mut *lock(&self.inner);
-            if inner.down > 0 { None } else { Some(inner.takes(TAKE_MICROS)) }
+            if inner.down > 0 { Err(Taken::Away) } else { inner.refused(rows).and(Ok(inner.takes(TAKE_MICROS))) }
         };
-        let Some(takes) = takes else { return tell(Taken::Away) };
+        let takes = match takes {
+            Ok(takes) => takes,
+            Err(answer) => return tell(answer),
+        };
         let this = self.clone();
         self.executor.after(takes, move || {
             {
@@ -331,6 +385,11 @@ impl Database {
             }
             tell(Taken::Well);
         });
+    }
+
+    /// Its transaction is over, and nothing of it is left.
+    pub fn roll_back(&self, backend: Backend) {
+        lock(&self.inner).idle.remove(&backend);
     }
 
     /// The one message that proves all fences, moves them on and commits, if its rows were taken.
@@ -487,7 +546,7 @@ impl Database {
             }
             let known = |flow: FlowId| {
                 let row = inner.rows.get(&flow).map(Row::noted);
-                let records = inner.tables.get(&flow).map_or(0, Vec::len);
+                let records = inner.tables.get(&flow).map_or(0, |table| table.records.len());
                 Event::Rewound { sink: self.number, flow, row, records }
             };
             flows.into_iter().map(known).collect::<Vec<_>>()
@@ -578,12 +637,14 @@ impl Database {
     }
 
     fn write(&self, nonce: Nonce, part: Part) {
-        let Part { flow, token, holder, seq, records, position } = part;
+        let Part { flow, token, holder, seq, records, aside, position } = part;
         let noted = number(position.as_deref());
         {
             let inner = &mut *lock(&self.inner);
             self.remember(inner, &flow);
-            inner.tables.entry(flow.clone()).or_default().extend(&records);
+            let table = inner.tables.entry(flow.clone()).or_default();
+            table.records.extend(&records);
+            table.aside.extend(&aside);
             if let Some(row) = inner.rows.get_mut(&flow) {
                 (row.seq, row.nonce) = (seq, nonce);
                 row.position = position.or(row.position.take());
@@ -598,7 +659,8 @@ impl Database {
         let old = now.0.saturating_sub(REPLICATION_LAG.as_micros() as u64);
         let replicated = inner.undo.partition_point(|(at, ..)| at.0 < old);
         inner.undo.drain(..replicated);
-        let (row, records) = (inner.rows.get(flow).cloned(), inner.tables.get(flow).map_or(0, Vec::len));
+        let (row, records) =
+            (inner.rows.get(flow).cloned(), inner.tables.get(flow).map(Table::lengths).unwrap_or_default());
         inner.undo.push((now, flow.clone(), row, records));
     }
 

@@ -13,7 +13,7 @@ use tenure_connect::{
     record::{Batch, Cell, Position},
     sink::{
         ClaimError, Claimed, FlowSink, Written,
-        committer::{Answer, BatchId, Ends, Load, Member, Nonce, PATIENCE, Target, Work},
+        committer::{Answer, BatchId, Ends, Load, Member, Nonce, PATIENCE, Refusal, Submission, Target, Ticket, Work},
         group::{Answers, Group, Order, ToWriter},
     },
     world::World,
@@ -35,9 +35,12 @@ use crate::{
     database::{Backend, Claim, Database, Done, Part, Taken},
     executor::{Executor, Pid, lock},
     history::{Event, History},
+    invariant::Violation,
     net::{Net, Place},
 };
 
+/// Where everything goes.
+const TABLE: &str = "t";
 /// How many connections a process writes through.
 const WRITERS: usize = 2;
 /// A batch without an answer for this long is in doubt.
@@ -271,7 +274,11 @@ async fn work_on(shared: &Shared, backend: Backend, work: Work<Rows>) -> Answer 
     let database = shared.database.clone();
     match work {
         Work::Commit { nonce, members, until } => commit(shared, backend, nonce, &members, &until).await,
-        Work::Probe(_) => Answer::Done { aside: Vec::new() },
+        Work::Probe(member) => {
+            let answer = take(shared, backend, std::slice::from_ref(&member)).await;
+            roll_back(shared, backend).await;
+            answer.err().unwrap_or(Answer::Done { aside: Vec::new() })
+        }
         Work::Look(flows) => {
             let seen = shared.line.ask(shared.place(), move |reply| reply(database.look(&flows))).await;
             seen.flatten().map_or_else(|| again("the database is away"), Answer::Looked)
@@ -283,14 +290,12 @@ async fn work_on(shared: &Shared, backend: Backend, work: Work<Rows>) -> Answer 
 /// fences and commits, unless a permit has ended meanwhile.
 async fn commit(shared: &Shared, backend: Backend, nonce: Nonce, members: &[Member<Rows>], until: &Ends) -> Answer {
     note_sent(shared, members);
-    let database = shared.database.clone();
-    let taken = shared.line.ask(shared.place(), move |reply| database.take(backend, reply)).await;
-    match taken {
-        Some(Taken::Well) => {}
-        Some(Taken::Away) | None => return again("the database is away"),
+    if let Err(answer) = take(shared, backend, members).await {
+        return answer;
     }
     let (now, until) = (shared.world.now(), until.first());
     if until.is_some_and(|until| now >= until) {
+        roll_back(shared, backend).await;
         return again("a permit ended before the commit");
     }
     let within = until.map(|until| until.since(now));
@@ -305,6 +310,42 @@ fn note_sent(shared: &Shared, members: &[Member<Rows>]) {
         let Submission { flow, token, seq, .. } = &**what;
         shared.line.history.record(Event::Sent { pid, sink, flow: flow.clone(), token: *token, seq: *seq });
     }
+}
+
+/// The rows into the transaction, or why not.
+async fn take(shared: &Shared, backend: Backend, members: &[Member<Rows>]) -> Result<(), Answer> {
+    let places: Vec<(Ticket, usize)> = members
+        .iter()
+        .flat_map(|member| member.rows.iter().cloned().flatten().map(|row| (member.what.ticket, row)))
+        .collect();
+    let number = |member: &Member<Rows>, row: usize| number(&member.what.load.0.rows[row]);
+    let rows: Vec<(FlowId, u64)> = members
+        .iter()
+        .flat_map(|member| {
+            let flow = &member.what.flow;
+            member.rows.iter().cloned().flatten().map(move |row| (flow.clone(), number(member, row)))
+        })
+        .collect();
+    let database = shared.database.clone();
+    match shared.line.ask(shared.place(), move |reply| database.take(backend, &rows, reply)).await {
+        Some(Taken::Well) => Ok(()),
+        Some(Taken::Refused(place)) => {
+            let row = place.and_then(|place| places.get(place).copied());
+            let target = row.map(|_| Target::from(TABLE));
+            Err(Answer::Refused(Refusal { error: "the table refuses a row".into(), target, row }))
+        }
+        Some(Taken::Away) | None => Err(again("the database is away")),
+    }
+}
+
+async fn roll_back(shared: &Shared, backend: Backend) {
+    let database = shared.database.clone();
+    let back = move |reply: Box<dyn FnOnce(()) + Send>| {
+        database.roll_back(backend);
+        reply(());
+    };
+    // If even that fails, the connection is gone.
+    let _closed = shared.line.ask(shared.place(), back).await;
 }
 
 fn unreachable(why: &str) -> Reason {
@@ -322,18 +363,24 @@ fn in_doubt(why: &str) -> Answer {
 fn part(member: &Member<Rows>) -> Part {
     let what = &member.what;
     let batch = &what.load.0;
-    let number = |row: &[Cell]| match row.first() {
-        Some(Cell::Int(n)) => *n as u64,
-        _ => 0,
-    };
-    let records = member.rows.iter().flat_map(|range| batch.rows[range.clone()].iter()).map(|row| number(row));
+    let records = member.rows.iter().flat_map(|range| batch.rows[range.clone()].iter());
+    let aside = member.aside.iter().map(|refused| &batch.rows[refused.row]);
     Part {
         flow: what.flow.clone(),
         token: what.token,
         holder: what.holder,
         seq: what.seq,
-        records: records.collect(),
+        records: records.map(|row| number(row)).collect(),
+        aside: aside.map(|row| number(row)).collect(),
         position: batch.position.as_ref().map(|position| position.0.clone()),
+    }
+}
+
+/// The number of a record.
+fn number(row: &[Cell]) -> u64 {
+    match row.first() {
+        Some(Cell::Int(n)) => *n as u64,
+        _ => 0,
     }
 }
 
@@ -444,9 +491,16 @@ impl FlowSink for Door {
         let (grant, strict) = (permit.grant.clone(), permit.until.is_some());
         Box::pin(async move {
             let until = strict.then_some(&grant.validity);
+            let (all, database) = (batch.rows.len() as u64, &hub.shared.database);
+            let bad = batch.rows.iter().filter(|row| database.refuses(&grant.flow, number(row))).count() as u64;
             let permit = Permit { grant: &grant, until };
-            let written = hub.group.write(permit, seq, Target::from("t"), Rows(batch)).await;
-            if let Written::Settled { .. } = written {
+            let written = hub.group.write(permit, seq, Target::from(TABLE), Rows(batch)).await;
+            if let Written::Settled { rows, rejected } = written {
+                if (rows, rejected) != (all - bad, bad) {
+                    let detail =
+                        format!("{}: {rows} rows and {rejected} aside, and {bad} of {all} are bad", grant.flow);
+                    hub.shared.line.history.accuse(Violation { rule: "exactly_once", detail });
+                }
                 let (flow, token): (FlowId, Token) = (grant.flow.clone(), grant.token);
                 let Shared { number, line, .. } = &*hub.shared;
                 line.history.record(Event::Settled { pid: line.pid, sink: *number, flow, token, seq });

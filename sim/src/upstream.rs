@@ -52,6 +52,8 @@ pub struct Feed {
     pub every: Duration,
     /// The first one comes then.
     pub first: Duration,
+    /// A record that its table refuses.
+    pub poison: Option<u64>,
 }
 
 /// Records in one chunk.
