@@ -93,6 +93,8 @@ struct Machine {
     /// Rises with each boot.
     boot: u64,
     process: Option<Running>,
+    /// Processes from copies of its data directory.
+    doubles: Vec<Pid>,
 }
 
 /// A process that is up.
@@ -129,8 +131,10 @@ const HOME: &str = "home";
 impl Cluster {
     /// Machines on which nothing runs yet.
     pub fn new(around: Surroundings, machines: Vec<(Blueprint, Clock)>, dice: Dice) -> Cluster {
-        let machine =
-            |(blueprint, clock)| Machine { blueprint, clock: Arc::new(Mutex::new(clock)), boot: 1, process: None };
+        let machine = |(blueprint, clock)| {
+            let clock = Arc::new(Mutex::new(clock));
+            Machine { blueprint, clock, boot: 1, process: None, doubles: Vec::new() }
+        };
         let machines = Mutex::new(machines.into_iter().map(machine).collect());
         Cluster(Arc::new(Inner { around, machines, views: Views::default(), dice: Mutex::new(dice) }))
     }
@@ -164,10 +168,21 @@ impl Cluster {
         }
     }
 
-    /// A second process of the same name, from a copy of the first one's data directory. It is nobody's
-    /// business here any more: it waits for the name, and is killed with the machine.
+    /// A second process of the same name, from a copy of the first one's data directory, beside the
+    /// first one: it waits for the name. What befalls the first process leaves it alone; what befalls
+    /// the machine does not.
     pub fn start_double(&self, machine: usize) -> Pid {
-        self.boot(machine, "copy").pid
+        let pid = self.boot(machine, "copy").pid;
+        lock(&self.0.machines)[machine].doubles.push(pid);
+        pid
+    }
+
+    /// Ends it, if it is still there.
+    pub fn end_double(&self, pid: Pid) {
+        if self.0.around.executor.is_alive(pid) {
+            self.0.around.history.record(Event::Down(pid));
+            self.0.around.executor.kill(pid);
+        }
     }
 
     fn boot(&self, machine: usize, home: &str) -> Running {
@@ -314,33 +329,49 @@ impl Cluster {
     /// The machine itself starts anew: nothing of the former boot is provable.
     pub fn reboot(&self, machine: usize) {
         self.kill(machine);
+        let doubles = std::mem::take(&mut lock(&self.0.machines)[machine].doubles);
+        doubles.into_iter().for_each(|pid| self.end_double(pid));
         lock(&self.0.machines)[machine].boot += 1;
     }
 
-    /// The process on a machine stands still.
-    pub fn freeze(&self, machine: usize) -> Option<Pid> {
-        let pid = self.pid(machine).filter(|pid| !self.0.around.executor.is_frozen(*pid))?;
-        self.0.around.history.record(Event::Frozen(pid));
-        self.0.around.executor.freeze(pid);
-        Some(pid)
+    /// The process on a machine stands still, or, if the machine itself does, every one on it. Those are
+    /// told that did run.
+    pub fn freeze(&self, machine: usize, all: bool) -> Vec<Pid> {
+        let executor = &self.0.around.executor;
+        let mut pids = self.pids(machine, all);
+        pids.retain(|pid| !executor.is_frozen(*pid));
+        for pid in &pids {
+            self.0.around.history.record(Event::Frozen(*pid));
+            executor.freeze(*pid);
+        }
+        pids
     }
 
-    /// It goes on; `stood` is how long its machine's clock stood still with it, in microseconds.
-    pub fn thaw(&self, machine: usize, pid: Pid, stood: u64) {
-        if !self.0.around.executor.is_alive(pid) {
+    /// The process of a machine that is up, and the doubles if they are asked for.
+    fn pids(&self, machine: usize, all: bool) -> Vec<Pid> {
+        let doubles = lock(&self.0.machines)[machine].doubles.clone();
+        let doubles = doubles.into_iter().filter(|pid| all && self.0.around.executor.is_alive(*pid));
+        self.pid(machine).into_iter().chain(doubles).collect()
+    }
+
+    /// They go on; `stood` is how long their machine's clock stood still with them, in microseconds.
+    pub fn thaw(&self, machine: usize, mut pids: Vec<Pid>, stood: u64) {
+        pids.retain(|pid| self.0.around.executor.is_alive(*pid));
+        if pids.is_empty() {
             return;
         }
         lock(&lock(&self.0.machines)[machine].clock).shift(-(stood as i64));
-        self.0.around.history.record(Event::Thawed { pid, clock_stood: stood > 0 });
-        self.0.around.executor.thaw(pid);
+        for pid in pids {
+            self.0.around.history.record(Event::Thawed { pid, clock_stood: stood > 0 });
+            self.0.around.executor.thaw(pid);
+        }
     }
 
     /// Every process goes on.
     pub fn thaw_all(&self) {
         for machine in 0..self.len() {
-            if let Some(pid) = self.pid(machine).filter(|pid| self.0.around.executor.is_frozen(*pid)) {
-                self.thaw(machine, pid, 0);
-            }
+            let frozen = |pid: &Pid| self.0.around.executor.is_frozen(*pid);
+            self.thaw(machine, self.pids(machine, true).into_iter().filter(frozen).collect(), 0);
         }
     }
 

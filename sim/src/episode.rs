@@ -428,10 +428,7 @@ impl Hand {
             }
             What::Double(n) => {
                 let pid = self.cluster.start_double(self.machine(n));
-                self.later(fault, move |this| {
-                    this.around.history.record(Event::Down(pid));
-                    this.around.executor.kill(pid);
-                });
+                self.later(fault, move |this| this.cluster.end_double(pid));
             }
             What::CutStore(n, way) => self.cut(fault, (Place::Machine(self.machine(n)), Place::Store), way),
             What::CutSink(n, sink, way) => {
@@ -527,9 +524,9 @@ impl Hand {
 
     fn stand_still(&self, fault: &Fault, n: usize, with_its_clock: bool) {
         let machine = self.machine(n);
-        let Some(pid) = self.cluster.freeze(machine) else { return };
+        let pids = self.cluster.freeze(machine, with_its_clock);
         let stood = if with_its_clock { fault.lasts.as_micros() as u64 } else { 0 };
-        self.later(fault, move |this| this.cluster.thaw(machine, pid, stood));
+        self.later(fault, move |this| this.cluster.thaw(machine, pids, stood));
     }
 
     fn cut(&self, fault: &Fault, (a, b): (Place, Place), way: u64) {

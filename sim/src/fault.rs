@@ -100,7 +100,7 @@ const SHARES: &[Share] = &[
     (2, |d| What::Pause(any(d))),
     (1, |d| What::Jump(any(d), d.below(20_000))),
     (3, |d| What::Leave(any(d))),
-    (1, |d| What::Double(any(d))),
+    (2, |d| What::Double(any(d))),
     (8, |d| What::CutStore(any(d), d.below(3))),
     (5, |d| What::CutSink(any(d), any(d), d.below(3))),
     (2, |d| What::CutUpstream(any(d), d.below(3))),
