@@ -467,8 +467,10 @@ impl Cluster {
         world.spawn(Box::pin(async move {
             let Ok(at) = door.change(flow.clone(), change.clone(), None).await else { return };
             let outcome = match change {
-                Change::Suspend { force: false } => Some(Outcome::Suspended),
-                Change::Terminate { force: false } => Some(Outcome::Terminated),
+                // By force or not: what counts is whether the verdict says that a sink had to be left out.
+                Change::Suspend { .. } => Some(Outcome::Suspended),
+                Change::Terminate { .. } => Some(Outcome::Terminated),
+                // Of a flow that is gone nobody can tell any more; so only this promises something.
                 Change::Forget { force: false } => None,
                 _ => return,
             };

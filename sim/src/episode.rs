@@ -492,12 +492,12 @@ impl Hand {
                 self.later(fault, |this| this.around.upstream.set_down(false));
             }
             What::HangUp => upstream.hang_up(3),
-            What::Suspend(n) => self.change(fault, n, Change::Suspend { force: false }, Some(Change::Resume)),
-            What::Terminate(n) => self.change(fault, n, Change::Terminate { force: false }, Some(Change::Resume)),
+            What::Suspend(n, force) => self.change(fault, n, Change::Suspend { force }, Some(Change::Resume)),
+            What::Terminate(n, force) => self.change(fault, n, Change::Terminate { force }, Some(Change::Resume)),
             What::Restart(n) => self.change(fault, n, Change::Restart { from_start: false }, None),
-            What::Remove(n) => {
+            What::Remove(n, force) => {
                 let Some(spec) = self.flow(n).cloned() else { return };
-                self.cluster.ask(n, spec.id.clone(), Change::Forget { force: false });
+                self.cluster.ask(n, spec.id.clone(), Change::Forget { force });
                 self.later(fault, move |this| this.cluster.apply(n, vec![spec]));
             }
             What::Move(n, to) => {

@@ -71,12 +71,12 @@ pub enum What {
     UpstreamDown,
     /// The upstream ends connections.
     HangUp,
-    /// A person suspends a flow, and resumes it afterwards.
-    Suspend(usize),
-    /// A person terminates a flow, and resumes it afterwards.
-    Terminate(usize),
-    /// A person removes a flow, and applies it again afterwards.
-    Remove(usize),
+    /// A person suspends a flow, by force or not, and resumes it afterwards.
+    Suspend(usize, bool),
+    /// A person terminates a flow, by force or not, and resumes it afterwards.
+    Terminate(usize, bool),
+    /// A person removes a flow, by force or not, and applies it again afterwards.
+    Remove(usize, bool),
     /// A person restarts a flow.
     Restart(usize),
     /// A person moves a flow to a node.
@@ -119,15 +119,19 @@ const SHARES: &[Share] = &[
     (3, |d| What::SinkHangs(any(d))),
     (2, |_| What::UpstreamDown),
     (2, |_| What::HangUp),
-    (8, |d| What::Suspend(any(d))),
-    (4, |d| What::Terminate(any(d))),
-    (4, |d| What::Remove(any(d))),
+    (8, |d| What::Suspend(any(d), by_force(d))),
+    (4, |d| What::Terminate(any(d), by_force(d))),
+    (4, |d| What::Remove(any(d), by_force(d))),
     (4, |d| What::Restart(any(d))),
     (5, |d| What::Move(any(d), any(d))),
     (3, |d| What::Relabel(any(d))),
     (3, |d| What::Drain(any(d))),
     (2, |d| What::SuspendMany(4 + d.below(30))),
 ];
+
+fn by_force(dice: &mut Dice) -> bool {
+    dice.below(4) == 0
+}
 
 fn any(dice: &mut Dice) -> usize {
     dice.below(1 << 20) as usize
