@@ -236,6 +236,7 @@ fn word(event: &Event) -> &'static str {
         Event::Watched { .. } => "words of a watch",
         Event::Peace
         | Event::Live(_)
+        | Event::ClockWrong(_)
         | Event::Written { .. }
         | Event::Granted { .. }
         | Event::Sent { .. }

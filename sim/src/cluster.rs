@@ -205,6 +205,9 @@ impl Cluster {
             capacity: blueprint.capacity,
             pace: blueprint.starts_per_second,
         });
+        if !lock(&clock).keeps_the_promise() {
+            history.record(Event::ClockWrong(pid));
+        }
         let place = Place::Machine(machine);
         let body = Body { executor: Arc::clone(&executor), pid, clock, history: history.clone() };
         let world: Arc<dyn Process> = Arc::new(body);

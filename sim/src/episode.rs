@@ -27,7 +27,7 @@ use crate::{
     invariant::Violation,
     net::{Net, Place, Rough},
     panics,
-    time::{Clock, Time},
+    time::{Clock, PROMISED_PPM, Time},
     upstream::{Class, Feed, Upstream},
 };
 
@@ -156,6 +156,9 @@ const SINKS: usize = 2;
 const SMALL: u64 = 12;
 /// How many flows a node starts in a second.
 const PACE: u32 = 40;
+/// In one trial of so many one machine's clock breaks its promise, by so much at the most.
+const WRONG_CLOCK_ONE_IN: u64 = 10;
+const WRONG_PPM: u64 = 50_000;
 /// How often nodes are asked whether they are live.
 const LIVE_EVERY: Duration = Duration::from_millis(200);
 
@@ -166,7 +169,7 @@ impl Stage {
         let net = Net::new(dice.fork("net"));
         let mut clocks = dice.fork("clocks");
         // Any two clocks may differ by the promised rate, not more.
-        let mut clock = || Clock::new(1_000 + clocks.below(1 << 40), clocks.below(18_001) as i64 - 9_000);
+        let mut clock = || rated(&mut clocks, PROMISED_PPM);
         let depot = Depot::new(executor.clone(), history.clone(), clock(), dice.fork("depot"));
         let database = |n| Database::new(n, executor.clone(), history.clone(), dice.fork(&format!("db{n}")));
         let databases: Vec<Database> = (0..SINKS).map(database).collect();
@@ -196,7 +199,11 @@ impl Stage {
                 starts_per_second: PACE,
             }
         };
-        let blueprints = (0..count).map(|n| (machine(n), clock())).collect();
+        let mut blueprints: Vec<(Blueprint, Clock)> = (0..count).map(|n| (machine(n), clock())).collect();
+        if machines.below(WRONG_CLOCK_ONE_IN) == 0 {
+            let wrong = machines.below(count as u64) as usize;
+            blueprints[wrong].1 = rated(&mut clocks, WRONG_PPM);
+        }
         let cluster = Cluster::new(around.clone(), blueprints, dice.fork("cluster"));
         let documents = flows.into_iter().map(|(spec, _)| spec).collect();
         Stage { around, cluster, documents, machines: count }
@@ -585,6 +592,11 @@ impl Hand {
             });
         }
     }
+}
+
+/// A clock that is so many millionths wrong at the most.
+fn rated(dice: &mut Dice, ppm: u64) -> Clock {
+    Clock::new(1_000 + dice.below(1 << 40), dice.below(2 * ppm + 1) as i64 - ppm as i64)
 }
 
 /// A flow and its feed.

@@ -40,6 +40,10 @@ pub struct Clock {
     looks: u64,
 }
 
+/// What is promised of any clock, in millionths of its rate: two of them differ by less than Tenure
+/// tolerates.
+pub const PROMISED_PPM: u64 = 9_000;
+
 /// So far ahead of the event heap a clock may be, because of the work that was done meanwhile.
 const WORK_MAX: u64 = 3;
 
@@ -47,6 +51,11 @@ impl Clock {
     /// A clock that showed `began` milliseconds at the beginning and is that many millionths fast.
     pub fn new(began: u64, ppm: i64) -> Clock {
         Clock { began: began * 1000, ppm, shifted: 0, shown: 0, looks: began }
+    }
+
+    /// Whether it runs as it was promised.
+    pub fn keeps_the_promise(&self) -> bool {
+        self.ppm.unsigned_abs() <= PROMISED_PPM
     }
 
     /// What it shows at that time.

@@ -1,6 +1,9 @@
 //! A node that runs is live no longer than its validity after it sent the last renewal that was acknowledged.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tenure_core::{session::Timing, token::Holder};
 
@@ -15,6 +18,7 @@ pub(super) struct DoubtComesInTime {
     sent: BTreeMap<Pid, Time>,
     processes: BTreeMap<Holder, Pid>,
     stood: BTreeMap<Pid, Time>,
+    wrong: BTreeSet<Pid>,
 }
 
 impl Invariant for DoubtComesInTime {
@@ -29,6 +33,7 @@ impl Invariant for DoubtComesInTime {
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
         match event {
             Event::Up { pid, holder, .. } => drop(self.processes.insert(*holder, *pid)),
+            Event::ClockWrong(pid) => drop(self.wrong.insert(*pid)),
             // Opening a session is its first renewal.
             Event::SessionOpened { holder, .. } => {
                 self.sent.extend(self.processes.get(holder).map(|pid| (*pid, now)));
@@ -42,7 +47,7 @@ impl Invariant for DoubtComesInTime {
                 self.stood.insert(*pid, now);
                 self.sent.insert(*pid, now);
             }
-            Event::Live(pid) => {
+            Event::Live(pid) if !self.wrong.contains(pid) => {
                 let Some(until) = self.sent.get(pid).map(|sent| sent.after(longest())) else { return Ok(()) };
                 if now > until {
                     return Err(format!("{pid} calls itself live, and its validity had ended by {until}"));

@@ -17,6 +17,8 @@ use crate::{history::Event, time::Time};
 pub(super) struct NoOverlap {
     readers: BTreeMap<u64, Reader>,
     frozen: BTreeSet<Pid>,
+    /// Their clocks run wrong.
+    wrong: BTreeSet<Pid>,
     stood: BTreeMap<Pid, Time>,
 }
 
@@ -31,6 +33,7 @@ impl Invariant for NoOverlap {
 
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
         match event {
+            Event::ClockWrong(pid) => drop(self.wrong.insert(*pid)),
             Event::Frozen(pid) => drop(self.frozen.insert(*pid)),
             Event::Thawed { pid, .. } => {
                 self.frozen.remove(pid);
@@ -58,9 +61,12 @@ struct Reader {
 }
 
 impl NoOverlap {
-    /// Who stands still cannot stop in time: freezing voids this promise, not the fence's.
+    /// Who stands still, or has a wrong clock, cannot stop in time: that voids this promise, not the
+    /// fence's.
     fn is_excused(&self, pid: Pid, now: Time) -> bool {
-        self.frozen.contains(&pid) || self.stood.get(&pid).is_some_and(|thawed| now <= thawed.after(excused_for()))
+        self.frozen.contains(&pid)
+            || self.wrong.contains(&pid)
+            || self.stood.get(&pid).is_some_and(|thawed| now <= thawed.after(excused_for()))
     }
 }
 
@@ -75,6 +81,7 @@ pub fn excused_for() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::tale::{accuses, acquits, pid, reads};
 
     const FROZEN: Pid = Pid(1);
 
@@ -99,12 +106,6 @@ mod tests {
         assert_eq!(another_comes_at(26), Ok(()), "the session's time and the stop budget");
         assert!(another_comes_at(27).is_err(), "it reads on long after it could have known");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::invariant::tale::{accuses, acquits, pid, reads};
 
     #[test]
     fn two_processes_read_one_after_the_other() {

@@ -19,6 +19,7 @@ pub(super) struct SessionOutlivesValidity {
     holders: BTreeMap<u64, Holder>,
     processes: BTreeMap<Pid, Holder>,
     gone: BTreeSet<Holder>,
+    wrong: BTreeSet<Holder>,
     restored: Option<Time>,
 }
 
@@ -34,6 +35,8 @@ impl Invariant for SessionOutlivesValidity {
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
         match event {
             Event::Up { pid, holder, .. } => drop(self.processes.insert(*pid, *holder)),
+            // By such a clock nobody can be told for how long to count on anything.
+            Event::ClockWrong(pid) => self.wrong.extend(self.processes.get(pid)),
             Event::Down(pid) => self.gone.extend(self.processes.get(pid)),
             Event::SessionOpened { session, lease, holder, .. } => {
                 self.leases.insert(*session, *lease);
@@ -54,6 +57,9 @@ impl Invariant for SessionOutlivesValidity {
                 let Some(lease) = self.leases.remove(session) else { return Ok(()) };
                 let Some(sent) = self.renewed.remove(&lease) else { return Ok(()) };
                 let until = sent.after(longest_validity());
+                if self.holders.get(&lease).is_some_and(|holder| self.wrong.contains(holder)) {
+                    return Ok(());
+                }
                 if now < until && !self.revoked.contains(&lease) && self.restored != Some(now) {
                     return Err(format!("{node} {session} ended, and its holder could count on it until {until}"));
                 }
