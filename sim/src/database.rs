@@ -578,6 +578,10 @@ impl Database {
             inner.open.insert(backend, Open { asks, hang });
             (takes, hang)
         };
+        if let Some(hang) = hang {
+            let secs = takes.as_secs();
+            self.history.note(format!("db{}: a transaction ({backend:?}) hangs, {hang:?}, for {secs} s", self.number));
+        }
         let this = self.clone();
         if hang == Some(Hang::Working) && takes > longest {
             self.executor.after(longest, move || this.end(backend, false, Told::TimedOut));
