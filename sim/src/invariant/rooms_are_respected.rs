@@ -44,7 +44,11 @@ impl Invariant for RoomsAreRespected {
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
-        let same = |telling: &(Revision, _)| matches!(event, Event::Assigned { at, .. } if *at == telling.0);
+        let same = |telling: &(Revision, _)| match event {
+            Event::Assigned { at, .. } | Event::Judged { at, .. } => *at == telling.0,
+            Event::Stored { at, .. } => *at == telling.0.0,
+            _ => false,
+        };
         if !self.telling.as_ref().is_some_and(same) {
             self.told()?;
         }
@@ -98,9 +102,10 @@ mod tests {
     fn one_commit_makes_room_and_gives_it_away() {
         let trade = |second| {
             let (comes, goes) = (at(2, "b", assignment(1, 1, 7)), at(second, "a", assignment(2, 2, 8)));
-            [small(), at(1, "a", assignment(1, 1, 7)), comes, goes]
+            let key = Event::Stored { key: "assign/a".into(), modified: Some(second), at: second };
+            [small(), at(1, "a", assignment(1, 1, 7)), comes, key, goes]
         };
         acquits::<RoomsAreRespected>(trade(2).into_iter().chain([told()]));
-        accuses::<RoomsAreRespected>(trade(3));
+        accuses::<RoomsAreRespected>(trade(3).into_iter().take(4));
     }
 }
