@@ -370,7 +370,7 @@ impl Stage {
         let table = self.around.databases.iter().flat_map(|database| database.table(id)).collect::<Vec<_>>();
         let newest = upstream.newest(id);
         if feed.class == Class::Forgets {
-            if newest > 0 && table.last() != Some(&newest) {
+            if newest > upstream.forgotten(id) && table.last() != Some(&newest) {
                 accuse("exactly_once", format!("{id}: the last record is {:?} of {newest}", table.last()));
             }
             return;

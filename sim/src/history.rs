@@ -190,7 +190,7 @@ pub enum Event {
         /// How often the flow was to forget its position: what is above the row's own forgets it.
         origin: u64,
     },
-    /// A process sends a batch to a sink: from now on it may become durable.
+    /// A pipeline hands a batch in for its sink: from now on it may become durable.
     Sent {
         /// Who.
         pid: Pid,

@@ -13,7 +13,7 @@ use tenure_connect::{
     record::{Batch, Cell, Position},
     sink::{
         ClaimError, Claimed, FlowSink, Written,
-        committer::{Answer, BatchId, Ends, Load, Member, Nonce, PATIENCE, Refusal, Submission, Target, Ticket, Work},
+        committer::{Answer, BatchId, Ends, Load, Member, Nonce, PATIENCE, Refusal, Target, Ticket, Work},
         group::{Answers, Group, Order, ToWriter},
     },
     world::World,
@@ -289,7 +289,6 @@ async fn work_on(shared: &Shared, backend: Backend, work: Work<Rows>) -> Answer 
 /// The rows first; until then nothing is locked that a claim needs. Then one message proves the
 /// fences and commits, unless a permit has ended meanwhile.
 async fn commit(shared: &Shared, backend: Backend, nonce: Nonce, members: &[Member<Rows>], until: &Ends) -> Answer {
-    note_sent(shared, members);
     if let Err(answer) = take(shared, backend, members).await {
         return answer;
     }
@@ -302,14 +301,6 @@ async fn commit(shared: &Shared, backend: Backend, nonce: Nonce, members: &[Memb
     let (database, parts) = (shared.database.clone(), members.iter().map(part).collect());
     let last = move |reply| database.commit(backend, nonce, parts, within, reply);
     shared.line.ask(shared.place(), last).await.map_or_else(|| in_doubt("no answer"), answer)
-}
-
-fn note_sent(shared: &Shared, members: &[Member<Rows>]) {
-    let (pid, sink) = (shared.line.pid, shared.number);
-    for what in members.iter().map(|member| &member.what) {
-        let Submission { flow, token, seq, .. } = &**what;
-        shared.line.history.record(Event::Sent { pid, sink, flow: flow.clone(), token: *token, seq: *seq });
-    }
 }
 
 /// The rows into the transaction, or why not.
@@ -489,6 +480,9 @@ impl FlowSink for Door {
     fn write(&self, permit: Permit<'_>, seq: u64, batch: Batch) -> BoxFuture<'static, Written> {
         let hub = Arc::clone(&self.hub);
         let (grant, strict) = (permit.grant.clone(), permit.until.is_some());
+        let Shared { number: sink, line, .. } = &*self.hub.shared;
+        let (pid, sink, flow, token) = (line.pid, *sink, grant.flow.clone(), grant.token);
+        line.history.record(Event::Sent { pid, sink, flow, token, seq });
         Box::pin(async move {
             let until = strict.then_some(&grant.validity);
             let (all, database) = (batch.rows.len() as u64, &hub.shared.database);

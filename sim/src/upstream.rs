@@ -79,6 +79,8 @@ struct Changing {
     /// Connections that the upstream has ended.
     hung_up: BTreeSet<u64>,
     connected: BTreeMap<u64, FlowId>,
+    /// How much had come of a feed that forgets when its last reader came.
+    forgotten: BTreeMap<FlowId, u64>,
     /// How many reasons there are to take no connection.
     down: u32,
     /// No record comes after this.
@@ -110,8 +112,15 @@ impl Upstream {
         feeds: BTreeMap<FlowId, Feed>,
         dice: Dice,
     ) -> Upstream {
-        let state =
-            Changing { dice, readers: 0, hung_up: BTreeSet::new(), connected: BTreeMap::new(), down: 0, end: None };
+        let state = Changing {
+            dice,
+            readers: 0,
+            hung_up: BTreeSet::new(),
+            connected: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
+            down: 0,
+            end: None,
+        };
         Upstream(Arc::new(Inner { executor, net, history, feeds, state: Mutex::new(state) }))
     }
 
@@ -152,6 +161,11 @@ impl Upstream {
         self.0.feeds.get(flow).map_or(0, |feed| feed.newest(until))
     }
 
+    /// How many records a feed that forgets had had when somebody last came to read it.
+    pub fn forgotten(&self, flow: &FlowId) -> u64 {
+        lock(&self.0.state).forgotten.get(flow).copied().unwrap_or(0)
+    }
+
     /// What a feed is.
     pub fn feed(&self, flow: &FlowId) -> Option<Feed> {
         self.0.feeds.get(flow).copied()
@@ -183,6 +197,9 @@ impl Upstream {
             Class::Overlaps(by) => position.unwrap_or(0).saturating_sub(by),
             Class::Forgets => self.newest(flow),
         };
+        if feed.class == Class::Forgets {
+            lock(&self.0.state).forgotten.insert(flow.clone(), sent);
+        }
         self.0.history.record(Event::ReadOn { reader, pid, flow: flow.clone(), alone: feed.alone });
         let upstream = self.clone();
         Ok(Connection { upstream, flow: flow.clone(), feed, reader, machine, sent, wait: None, text: String::new() })

@@ -63,6 +63,13 @@ pub(crate) fn check() -> Result<(), Failed> {
 
 /// Hunts every bug (or those named) in a scratch copy, and prints the table.
 pub(crate) fn hunt(only: &[String]) -> Result<(), Failed> {
+    let mut known = Vec::new();
+    for bank in BANKS {
+        known.extend(bugs(bank)?.into_iter().map(|bug| bug.name));
+    }
+    if let Some(strange) = only.iter().find(|name| !known.contains(name)) {
+        return Err(Failed(format!("there is no bug {strange:?}; there are: {}", known.join(", "))));
+    }
     let scratch = Path::new(root()).join("target/bugs");
     let tree = copy(&scratch)?;
     let (mut caught, mut all) = (0, 0);

@@ -17,7 +17,7 @@ The project's chores.
   cargo xtask test     all tests; installs the Debian packages they need where it may,
                        else says which are missing
   cargo xtask lint     formatting, clippy, documentation; changes nothing
-  cargo xtask ci       what CI does: lint, test, the simulator, then the demo
+  cargo xtask ci       what CI does: lint, the simulator, test, then the demo
   cargo xtask sim      the simulator: the same seed twice, every seed that ever failed, and new ones;
                        `cargo xtask sim 2000..4000` for others than the first 500
   cargo xtask bugs     puts each deliberate bug of the bank into a scratch copy and has the simulator
@@ -104,8 +104,8 @@ fn sim(seeds: &str) -> Result<(), Failed> {
 fn ci() -> Result<(), Failed> {
     lint()?;
     bank::check()?;
-    test()?;
     sim("0..500")?;
+    test()?;
     run("demo", "cargo", &["run", "--release", "--locked", "--", "demo", "--seconds", "30"])
 }
 
