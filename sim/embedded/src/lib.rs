@@ -1,8 +1,8 @@
 //! The embedded store under simulated time, disk and network. See docs/simulation-embedded.md.
 //!
 //! One seed is one run on one thread: servers and clients as processes with a runtime and a clock
-//! each ([`host`]), a network between them ([`net`]), a disk below each server ([`disk`]), faults
-//! from the seed ([`chaos`]), then peace. What clients and watchers saw is a [`history`], and
+//! each (`host`), a network between them (`net`), a disk below each server (`disk`), faults
+//! from the seed (`chaos`), then peace. What clients and watchers saw is a [`history`], and
 //! [`invariant`]s judge it.
 
 // rustdoc does not read the flags.
