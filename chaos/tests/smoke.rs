@@ -12,8 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 /// One storm at a time: each fills the machine.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// The program under test, built as this one was.
+/// The program under test, built as this one was, unless somebody has built it already and says where.
 fn build_tenure() -> PathBuf {
+    if let Some(program) = std::env::var_os("TENURE_CHAOS_PROGRAM") {
+        return program.into();
+    }
     let chaos = Path::new(env!("CARGO_BIN_EXE_tenure-chaos"));
     let dir = chaos.parent().expect("a directory");
     let target = dir.parent().expect("the target directory");

@@ -5,6 +5,7 @@ mod bank;
 mod chaos;
 mod debian;
 mod fuzz;
+mod selection;
 mod steps;
 
 use std::process::ExitCode;
@@ -69,16 +70,18 @@ fn test(sizes: &[(&str, &str)]) -> Result<(), Failed> {
     debian::ensure_packages()?;
     steps::raise_open_files();
     run("build", "cargo", &["build", "--workspace", "--all-targets", "--locked"])?;
-    run("unit tests", "cargo", &["test", "--workspace", "--exclude", "tenure", "--locked"])?;
-    run("unit tests of the product", "cargo", &["test", "-p", "tenure", "--lib", "--bins", "--locked"])?;
-    run("documentation tests", "cargo", &["test", "-p", "tenure", "--doc", "--locked"])?;
+    run("unit tests", "cargo", &["test", "--workspace", "--lib", "--bins", "--locked"])?;
+    run("documentation tests", "cargo", &["test", "--workspace", "--doc", "--locked"])?;
+    let program = [("TENURE_CHAOS_PROGRAM", concat!(env!("CARGO_MANIFEST_DIR"), "/../target/debug/tenure"))];
+    steps::run_with("tests of the parts", "cargo", &words(&selection::of_parts()?), &program)?;
     // One file after another and one test at a time: they measure, and the machine is small.
-    steps::run_with(
-        "process tests",
-        "cargo",
-        &["test", "-p", "tenure", "--test", "*", "--locked", "--", "--test-threads=1", "--nocapture"],
-        sizes,
-    )
+    let processes = selection::of_processes()?;
+    let line = [&words(&processes)[..], &["--", "--test-threads=1", "--nocapture"]].concat();
+    steps::run_with("process tests", "cargo", &line, sizes)
+}
+
+fn words(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
 }
 
 fn lint() -> Result<(), Failed> {
