@@ -396,7 +396,8 @@ async fn a_start_that_ended_before_it_had_an_identity_begins_anew() {
 async fn a_log_whose_creation_a_crash_cut_short_is_begun_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = alone(dir.path());
-    let log = dir.path().join("raft.redb");
+    let log = dir.path().join("data/raft.redb");
+    fs::create_dir_all(dir.path().join("data")).expect("a data directory");
     fs::write(&log, vec![0; 8192]).expect("written");
     let server = start(&config).await;
     put(&server.store(), "a", "1").await;
