@@ -410,7 +410,8 @@ impl<'v> Desk<'v> {
         plan
     }
 
-    /// Puts behind others what they make room for: a capacity holds at every moment, not only in the end.
+    /// Puts behind others what they make room for, so that no prefix gives away room that nobody was told
+    /// to leave. A flow on its way out does not count any more.
     fn as_room_is_made(&self, moves: Vec<Move>) -> Vec<Move> {
         let mut loads = self.before.clone();
         let (mut ordered, mut waiting) = (Vec::with_capacity(moves.len()), moves);
