@@ -300,9 +300,12 @@ impl Stage {
         let hand = self.hand();
         // Who is to run no more cannot be suspended.
         let wanted = self.cluster.look(|door| {
-            let sight = door.sight();
-            let wanted = |spec: &&Spec| sight.flow(&spec.id).is_some_and(|(flow, _)| flow.desired.outcome().is_none());
-            self.documents.iter().filter(wanted).map(|spec| spec.id.clone()).collect::<BTreeSet<_>>()
+            let sight = door.view.look();
+            self.documents
+                .iter()
+                .filter(|spec| is_to_run(&sight, &spec.id))
+                .map(|spec| spec.id.clone())
+                .collect::<BTreeSet<_>>()
         });
         for spec in self.documents.iter().filter(|spec| hand.is_held_back(&spec.id)) {
             if wanted.as_ref().is_some_and(|wanted| wanted.contains(&spec.id)) {
@@ -317,8 +320,10 @@ impl Stage {
     fn judge_placing(&self) {
         let servers = self.cluster.look_at_all(|door| {
             let sight = door.view.look();
-            let wanted = |spec: &&Spec| sight.flow(&spec.id).is_some_and(|(flow, _)| flow.desired.outcome().is_none());
-            self.documents.iter().filter(wanted).for_each(|spec| self.judge_holder(sight.picture(), &spec.id));
+            self.documents
+                .iter()
+                .filter(|spec| is_to_run(&sight, &spec.id))
+                .for_each(|spec| self.judge_holder(sight.picture(), &spec.id));
         });
         if servers == 0 {
             self.accuse("every_flow_runs", "no server is up at peace".to_owned());
@@ -388,6 +393,11 @@ impl Stage {
             accuse("exactly_once", format!("{id}: {} records of {newest}", table.len()));
         }
     }
+}
+
+/// True for a flow that is there and that nobody wants stopped.
+fn is_to_run(sight: &impl Sight, flow: &FlowId) -> bool {
+    sight.flow(flow).is_some_and(|(flow, _)| flow.desired.outcome().is_none())
 }
 
 /// Who carries faults out.

@@ -4,11 +4,11 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use serde_json::json;
+use tenure::runtime::real_world::RealWorld;
 use tenure_connect::{
     connectors::SinkRack,
     record::{Batch, Cell, Position},
@@ -32,6 +32,7 @@ use tenure_sim::{
     world::Body,
 };
 use tenure_testbed::server::Postgres;
+use tokio::runtime::Handle;
 
 const PROCESSES: usize = 3;
 const FLOWS: usize = 5;
@@ -269,30 +270,13 @@ fn modelled(script: Vec<Step>) -> (Vec<String>, Kept) {
     (lines, kept)
 }
 
-/// The machine's clock and tokio's sleep.
-struct Real(Instant);
-
-impl World for Real {
-    fn now(&self) -> Moment {
-        Moment(1 + self.0.elapsed().as_millis() as u64)
-    }
-
-    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(span))
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        drop(tokio::spawn(task));
-    }
-}
-
 async fn real(script: Vec<Step>) -> (Vec<String>, Kept) {
     let server = Postgres::start();
     let url = server.database();
     server.sql(&url, &format!("CREATE TABLE t (n bigint NOT NULL CHECK (n % 10 <> {POISON}))"));
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), &url).unwrap();
-    let world = Arc::new(Real(Instant::now()));
+    let world = Arc::new(RealWorld::on(Handle::current()));
     let rack = |n: usize| Arc::new(Sinks::new(&format!("tenure/p{n}"), world.clone())) as Arc<dyn SinkRack>;
     let side = Side::new((0..PROCESSES).map(rack).collect(), &json!({"file": secret.path().to_str().unwrap()}));
     let lines = side.play(script).await;
