@@ -27,6 +27,8 @@ pub(super) struct Scene<'a> {
     pub(super) settings: &'a Settings,
     /// Flows that we have written about and whose records do not show it yet.
     pub(super) pending: &'a BTreeMap<FlowId, Pending>,
+    /// The nodes have stayed as they are for long enough to even out.
+    pub(super) calm: bool,
     /// Since when we have been waiting for holders.
     pub(super) patience: &'a Patience,
     /// Flows that are left alone for a moment because a write about them was refused.
@@ -231,14 +233,15 @@ impl<'a> Desk<'a> {
 }
 
 /// Planned moves of running flows, as far as the limits allow. Those that even out wait until
-/// everybody has a home, because a flow that does not run is worse off than an uneven node.
+/// everybody has a home, because a flow that does not run is worse off than an uneven node, and until
+/// the nodes have stayed as they are for a moment.
 fn leaves(scene: &Scene<'_>, moves: &[Move], cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
     let homeless = moves.iter().any(|m| m.from.is_none()) || scene.pending.values().any(|p| p.deed == Deed::Give);
     let mut motion = Motion::count(scene, cases);
     let mut writes = Vec::new();
     for planned in moves {
         let (Some(from), Some(case)) = (&planned.from, cases.get(&planned.flow)) else { continue };
-        let waits = homeless && matches!(planned.why, Why::Balance { .. });
+        let waits = (homeless || !scene.calm) && matches!(planned.why, Why::Balance { .. });
         if waits || case.hands_off || !motion.admits(from, &planned.to, scene.settings) {
             continue;
         }

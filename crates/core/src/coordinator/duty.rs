@@ -39,6 +39,7 @@ pub(super) struct Duty {
     flying: BTreeMap<Batch, Vec<FlowId>>,
     pending: BTreeMap<FlowId, Pending>,
     patience: Patience,
+    fleet: Fleet,
     refused: BTreeMap<FlowId, Refusals>,
     /// Nothing is sent before that: the store is unavailable.
     pause: Moment,
@@ -65,6 +66,17 @@ enum Until {
     /// The picture shows anything new of the flow, or it has been that long: nobody knows whether
     /// it was written, and deciding anew is safe because the grounds are guarded.
     Told { since: Moment },
+}
+
+/// Whether the nodes stay as they are.
+#[derive(Clone, Copy, Debug)]
+enum Fleet {
+    /// One has come, gone or changed since the last look.
+    Changed,
+    /// The last look that found a change.
+    RestlessSince(Moment),
+    /// They have stayed as they are for long enough to even out.
+    Calm,
 }
 
 /// How often writes about a flow were refused lately.
@@ -102,6 +114,7 @@ impl Duty {
             flying: BTreeMap::new(),
             pending: BTreeMap::new(),
             patience: Patience::default(),
+            fleet: Fleet::Changed,
             refused: BTreeMap::new(),
             pause: Moment(0),
         }
@@ -131,6 +144,9 @@ impl Duty {
             Fact::Node(..) | Fact::Cordon(..) | Fact::Cluster(_) => false,
         };
         self.dirty |= !expected;
+        if let Fact::Node(..) = fact {
+            self.fleet = Fleet::Changed;
+        }
         if let Fact::Node(..) | Fact::Cordon(..) | Fact::Cluster(_) = fact {
             self.pending.values_mut().for_each(|pending| pending.touched = true);
         }
@@ -162,6 +178,7 @@ impl Duty {
     /// A list was read: whatever was known is replaced.
     pub(super) fn read_anew(&mut self, at: Revision) {
         self.dirty = true;
+        self.fleet = Fleet::Changed;
         self.pending.values_mut().for_each(|pending| pending.touched = true);
         self.reached(at);
     }
@@ -232,6 +249,7 @@ impl Duty {
     /// decided before and not sent is forgotten: it is part of the new decision, or was wrong.
     pub(super) fn look(&mut self, now: Moment, picture: &Picture, settings: &Settings, spacing: Duration) {
         self.give_up_waiting(now, settings);
+        self.look_at_the_fleet(now, settings);
         if self.patience.is_tried(now) || now.since(self.swept) >= settings.sweep_every {
             self.dirty = true;
         }
@@ -242,9 +260,27 @@ impl Duty {
         self.patience.note(now, picture);
         self.refused.retain(|_, refusals| now < refusals.last.after(settings.sweep_every * 2));
         let shunned = |id: &FlowId| self.refused.get(id).is_some_and(|refusals| refusals.shunned);
-        let scene =
-            Scene { now, picture, settings, pending: &self.pending, patience: &self.patience, shunned: &shunned };
+        let scene = Scene {
+            now,
+            picture,
+            settings,
+            pending: &self.pending,
+            calm: matches!(self.fleet, Fleet::Calm),
+            patience: &self.patience,
+            shunned: &shunned,
+        };
         self.queue = decide(&scene).into();
+    }
+
+    fn look_at_the_fleet(&mut self, now: Moment, settings: &Settings) {
+        match self.fleet {
+            Fleet::Changed => self.fleet = Fleet::RestlessSince(now),
+            Fleet::RestlessSince(when) if now >= when.after(settings.balance_after) => {
+                // What waited for that is planned now.
+                (self.fleet, self.dirty) = (Fleet::Calm, true);
+            }
+            Fleet::RestlessSince(_) | Fleet::Calm => (),
+        }
     }
 
     fn give_up_waiting(&mut self, now: Moment, settings: &Settings) {
@@ -307,6 +343,9 @@ impl Duty {
         let mut earlier = |at: Moment| wake = wake.min(at);
         if let Some(tick) = self.patience.next_tick() {
             earlier(tick);
+        }
+        if let Fleet::RestlessSince(when) = self.fleet {
+            earlier(when.after(settings.balance_after));
         }
         for pending in self.pending.values() {
             if let Until::Told { since } = pending.until {

@@ -21,6 +21,9 @@ pub struct Settings {
     pub plan_every: Duration,
     /// A large picture is planned less often: this much more for every thousand flows.
     pub plan_every_per_1000: Duration,
+    /// How long the nodes must have stayed as they are before flows are moved to even out: a fleet that
+    /// comes back node by node is evened out once, and not once for each node.
+    pub balance_after: Duration,
     /// Everything is looked at this often even if nothing was heard.
     pub sweep_every: Duration,
     /// How long a holder may take to hand a flow over before it is given away over its head.
@@ -51,6 +54,7 @@ impl Default for Settings {
             policy: Policy::default(),
             plan_every: Duration::from_millis(25),
             plan_every_per_1000: Duration::from_millis(3),
+            balance_after: Duration::from_secs(1),
             sweep_every: Duration::from_secs(5),
             drain_patience: Duration::from_secs(5),
             stop_patience: Duration::from_secs(2),
