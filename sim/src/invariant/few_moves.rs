@@ -1,4 +1,4 @@
-//! While no node comes, goes, is cordoned or is asked to leave, no flow is moved more than three times in ten minutes to even out weight.
+//! No flow is moved to even out weight twice within a second; and while no node comes, goes, is cordoned or is asked to leave, not more than three times in ten minutes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,6 +21,8 @@ pub(super) struct FewMoves {
     /// When each flow was asked to move for balance since then.
     moved: BTreeMap<FlowId, VecDeque<Time>>,
     leaving: BTreeMap<FlowId, bool>,
+    /// When each flow was last asked to.
+    last: BTreeMap<FlowId, Time>,
 }
 
 impl Invariant for FewMoves {
@@ -29,7 +31,7 @@ impl Invariant for FewMoves {
     }
 
     fn sentence(&self) -> &'static str {
-        "While no node comes, goes, is cordoned or is asked to leave, no flow is moved more than three times in ten minutes to even out weight."
+        "No flow is moved to even out weight twice within a second; and while no node comes, goes, is cordoned or is asked to leave, not more than three times in ten minutes."
     }
 
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
@@ -45,7 +47,13 @@ impl Invariant for FewMoves {
             Event::Assigned { flow, assignment, .. } => {
                 let asked = matches!(&assignment.phase, Phase::Leaving { why: Why::Balance { .. }, .. });
                 let under_way = self.leaving.insert(flow.clone(), asked) == Some(true);
-                if !asked || under_way || now.since(self.changed) < HEARD_WITHIN {
+                if !asked || under_way {
+                    return Ok(());
+                }
+                if let Some(last) = self.last.insert(flow.clone(), now).filter(|last| now.since(*last) < APART) {
+                    return Err(format!("{flow} is moved for balance, and was at {last}"));
+                }
+                if now.since(self.changed) < HEARD_WITHIN {
                     return Ok(());
                 }
                 let moved = self.moved.entry(flow.clone()).or_default();
@@ -64,6 +72,8 @@ impl Invariant for FewMoves {
 }
 
 const MOST: usize = 3;
+/// A second by the clock of whoever plans, and some grace.
+const APART: Duration = Duration::from_millis(900);
 const WITHIN: Duration = Duration::from_secs(600);
 
 /// Who plans hears of the nodes a little later, and may have planned something before.
@@ -109,6 +119,14 @@ mod tests {
         acquits_at::<FewMoves>(swings(0, 3).chain(at(45, [opened(3, 3)])).chain(fourth()));
         acquits_at::<FewMoves>(swings(0, 3).chain(at(50, moves(4, 2, 1, |_| Why::Asked))));
         acquits_at::<FewMoves>(swings(0, 3).chain(at(611, moves(4, 2, 1, balance))));
+    }
+
+    #[test]
+    fn twice_within_a_second_is_too_much_whatever_the_nodes_do() {
+        let again = |ms| moves(2, 2, 1, balance).map(|event| (10_000 + ms, event));
+        let once = || at(10, moves(1, 1, 2, balance)).chain([(10_100, opened(3, 3))]);
+        accuses_at::<FewMoves>(once().chain(again(300)));
+        acquits_at::<FewMoves>(once().chain(again(1_000)));
     }
 
     #[test]
