@@ -294,6 +294,11 @@ impl Flow {
         let earlier = self.earlier.iter().filter(move |form| form.until >= quiet.before);
         std::iter::once((&self.document, self.origin)).chain(earlier.map(|form| (&form.document, form.origin)))
     }
+
+    /// How much of a node's capacity it takes; at least 1, whatever the record says.
+    pub fn weight(&self) -> u64 {
+        u64::try_from(self.document.placement.weight).unwrap_or(1).max(1)
+    }
 }
 
 impl Assignment {

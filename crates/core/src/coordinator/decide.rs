@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     duty::{Patience, Pending},
+    rooms::that_fit_now,
     settings::Settings,
     write::{Change, Deed, Ground, Write},
 };
@@ -42,9 +43,10 @@ pub(super) fn decide(scene: &Scene<'_>) -> Vec<Write> {
     let by_flow: BTreeMap<&FlowId, &Case<'_>> = cases.iter().map(|case| (case.records.id, case)).collect();
     let view = View::with(scene.picture, |flow| by_flow.get(flow).map_or(Seen::Ignored, |case| case.seen(scene)));
     let plan = plan(&view, &scene.settings.policy);
-    let moves: HashMap<&FlowId, &Move> = plan.moves.iter().map(|m| (&m.flow, m)).collect();
+    let admitted = that_fit_now(scene, &plan.moves, &by_flow);
+    let moves: HashMap<&FlowId, &Move> = admitted.iter().map(|m| (&m.flow, *m)).collect();
 
-    let mut writes = leaves(scene, &plan.moves, &by_flow);
+    let mut writes = leaves(scene, &admitted, &by_flow);
     let leaving: BTreeSet<FlowId> = writes.iter().map(|write| write.flow.clone()).collect();
     let mut desk = Desk { scene, lineage: cluster.value.lineage, mute: mute(&cases), closers: HashMap::new() };
     let rest = cases.iter().filter(|case| !leaving.contains(case.records.id));
@@ -54,9 +56,9 @@ pub(super) fn decide(scene: &Scene<'_>) -> Vec<Write> {
 }
 
 /// One flow, with everything that bears on it.
-struct Case<'a> {
-    records: Records<'a>,
-    situation: Situation,
+pub(super) struct Case<'a> {
+    pub(super) records: Records<'a>,
+    pub(super) situation: Situation,
     /// Its holder does not answer, and our patience is over.
     overdue: bool,
     /// We may not write about it now.
@@ -235,7 +237,7 @@ impl<'a> Desk<'a> {
 /// Planned moves of running flows, as far as the limits allow. Those that even out wait until
 /// everybody has a home, because a flow that does not run is worse off than an uneven node, and until
 /// the nodes have stayed as they are for a moment.
-fn leaves(scene: &Scene<'_>, moves: &[Move], cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
+fn leaves(scene: &Scene<'_>, moves: &[&Move], cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
     let homeless = moves.iter().any(|m| m.from.is_none()) || scene.pending.values().any(|p| p.deed == Deed::Give);
     let mut motion = Motion::count(scene, cases);
     let mut writes = Vec::new();

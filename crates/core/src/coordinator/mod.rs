@@ -18,6 +18,7 @@
 mod decide;
 mod duty;
 mod office;
+mod rooms;
 mod settings;
 #[cfg(test)]
 mod tests;

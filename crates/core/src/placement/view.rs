@@ -203,13 +203,12 @@ impl<'p> Builder<'p> {
 
     fn seat(&mut self, records: &Records<'p>, place: Place) {
         let flow: &'p Flow = &records.flow.value;
-        let placement = &flow.document.placement;
         let carried_out = records.assignment.is_some_and(|a| a.value.generation >= records.flow.modified);
         let wish = flow.wish.as_ref().filter(|_| !carried_out).and_then(|node| self.rooms.get(node).copied());
         let seat = Seat {
             id: records.id.clone(),
-            weight: u64::try_from(placement.weight).unwrap_or(1).max(1),
-            require: self.require(&placement.require),
+            weight: flow.weight(),
+            require: self.require(&flow.document.placement.require),
             spread: self.spread(flow),
             wish,
             epoch: records.assignment.map_or(0, |a| a.value.token.epoch),
