@@ -1,10 +1,10 @@
-//! No node is given more than it takes; what it was told to stop or to hand over does not count any more.
+//! No node is given more than it takes; what it was told to stop or to hand over counts until it has done so.
 
 use std::collections::BTreeMap;
 
 use tenure_core::{
-    id::{FlowId, NodeName, Revision},
-    record::{Phase, Purpose},
+    id::{FlowId, NodeName, Revision, SessionId},
+    record::Purpose,
 };
 
 use super::Invariant;
@@ -14,19 +14,21 @@ use crate::{history::Event, time::Time};
 #[derive(Default)]
 pub(super) struct RoomsAreRespected {
     rooms: BTreeMap<NodeName, u64>,
-    holders: BTreeMap<FlowId, Option<NodeName>>,
+    /// A former life of a node holds nothing.
+    holders: BTreeMap<FlowId, Option<(NodeName, SessionId)>>,
     /// The revision that is being told, and who was given what in it. One commit may make room and
     /// give it away, in any order.
-    telling: Option<(Revision, BTreeMap<NodeName, FlowId>)>,
+    telling: Option<(Revision, BTreeMap<(NodeName, SessionId), FlowId>)>,
 }
 
 impl RoomsAreRespected {
     fn told(&mut self) -> Result<(), String> {
         let Some((_, given)) = self.telling.take() else { return Ok(()) };
-        for (node, flow) in given {
-            let Some(room) = self.rooms.get(&node) else { continue };
-            let has = self.holders.values().flatten().filter(|holder| **holder == node).count() as u64;
+        for (holder, flow) in given {
+            let Some(room) = self.rooms.get(&holder.0) else { continue };
+            let has = self.holders.values().flatten().filter(|other| **other == holder).count() as u64;
             if has > *room {
+                let node = holder.0;
                 return Err(format!("{node} takes {room} and is given {flow} as number {has}"));
             }
         }
@@ -40,7 +42,7 @@ impl Invariant for RoomsAreRespected {
     }
 
     fn sentence(&self) -> &'static str {
-        "No node is given more than it takes; what it was told to stop or to hand over does not count any more."
+        "No node is given more than it takes; what it was told to stop or to hand over counts until it has done so."
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
@@ -56,12 +58,12 @@ impl Invariant for RoomsAreRespected {
             Event::Up { node, capacity: Some(capacity), .. } => drop(self.rooms.insert(node.clone(), *capacity)),
             Event::Assigned { flow, at, assignment } => {
                 // To raise a fence takes no room.
-                let has_it = assignment.phase == Phase::Held && assignment.purpose == Purpose::Run;
-                let holder = has_it.then(|| assignment.node.clone());
+                let has_it = assignment.is_out() && assignment.purpose == Purpose::Run;
+                let holder = has_it.then(|| (assignment.node.clone(), assignment.session));
                 let before = self.holders.insert(flow.clone(), holder.clone()).flatten();
                 let (_, given) = self.telling.get_or_insert_with(|| (*at, BTreeMap::new()));
-                if let Some(node) = holder.filter(|holder| before.as_ref() != Some(holder)) {
-                    given.insert(node, flow.clone());
+                if let Some(holder) = holder.filter(|holder| before.as_ref() != Some(holder)) {
+                    given.insert(holder, flow.clone());
                 }
             }
             _ => (),
@@ -73,7 +75,7 @@ impl Invariant for RoomsAreRespected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tenure_core::record::Assignment;
+    use tenure_core::record::{Assignment, Phase, Why};
 
     use crate::invariant::tale::{accuses, acquits, assignment, named, node, pid, up};
 
@@ -96,6 +98,15 @@ mod tests {
         let one = [small(), at(1, "a", assignment(1, 1, 7))];
         acquits::<RoomsAreRespected>(one.clone().into_iter().chain([at(2, "b", assignment(1, 2, 8)), told()]));
         accuses::<RoomsAreRespected>(one.into_iter().chain([at(2, "b", assignment(1, 1, 7)), told()]));
+    }
+
+    #[test]
+    fn what_is_to_be_handed_over_counts_and_what_a_former_life_had_does_not() {
+        let phase = Phase::Leaving { to: node(2), to_session: SessionId(8), why: Why::New };
+        let leaving = || [small(), at(1, "a", Assignment { phase: phase.clone(), ..assignment(1, 1, 7) })];
+        let given = |session| [at(2, "b", assignment(1, 1, session)), told()];
+        accuses::<RoomsAreRespected>(leaving().into_iter().chain(given(7)));
+        acquits::<RoomsAreRespected>(leaving().into_iter().chain(given(9)));
     }
 
     #[test]
