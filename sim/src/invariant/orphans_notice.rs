@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tenure_core::id::FlowId;
+use tenure_core::{id::FlowId, token::Token};
 
 use crate::executor::Pid;
 
@@ -15,7 +15,9 @@ use crate::{history::Event, time::Time};
 /// See the module's head.
 #[derive(Default)]
 pub(super) struct OrphansNotice {
-    readers: BTreeMap<u64, (Pid, FlowId)>,
+    /// The token under which each process last asked for each flow's fence.
+    tokens: BTreeMap<(Pid, FlowId), Token>,
+    readers: BTreeMap<u64, Reader>,
     overtaken: BTreeMap<u64, Overtaken>,
     frozen: BTreeSet<Pid>,
 }
@@ -37,20 +39,25 @@ impl Invariant for OrphansNotice {
                 // It has its time anew.
                 self.overtaken.values_mut().filter(|other| other.pid == *pid).for_each(|other| other.since = now);
             }
+            Event::ClaimSent { pid, flow, token, .. } => drop(self.tokens.insert((*pid, flow.clone()), *token)),
             Event::ReadOn { reader, pid, flow, .. } => {
-                let others = self.readers.iter().filter(|(_, other)| other.1 == *flow && other.0 != *pid);
-                for (other, (of, _)) in others {
-                    let overtaken = Overtaken { pid: *of, flow: flow.clone(), since: now };
-                    self.overtaken.entry(*other).or_insert(overtaken);
+                let token = self.tokens.get(&(*pid, flow.clone())).copied();
+                let new = Reader { pid: *pid, flow: flow.clone(), token };
+                // Who comes late, with the lesser token, is the orphan.
+                for (number, other) in self.readers.iter().filter(|(_, other)| other.flow == *flow && other.pid != *pid)
+                {
+                    let (orphan, of) = if other.token < token { (number, other) } else { (reader, &new) };
+                    let overtaken = Overtaken { pid: of.pid, flow: flow.clone(), since: now };
+                    self.overtaken.entry(*orphan).or_insert(overtaken);
                 }
-                self.readers.insert(*reader, (*pid, flow.clone()));
+                self.readers.insert(*reader, new);
             }
             Event::ReadOff { reader } => {
                 self.readers.remove(reader);
                 self.overtaken.remove(reader);
             }
             Event::Down(pid) => {
-                self.readers.retain(|_, (of, _)| of != pid);
+                self.readers.retain(|_, reader| reader.pid != *pid);
                 self.overtaken.retain(|_, other| other.pid != *pid);
             }
             Event::Live(_) => {
@@ -68,6 +75,12 @@ impl Invariant for OrphansNotice {
     }
 }
 
+struct Reader {
+    pid: Pid,
+    flow: FlowId,
+    token: Option<Token>,
+}
+
 struct Overtaken {
     pid: Pid,
     flow: FlowId,
@@ -81,12 +94,17 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(12);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariant::tale::{accuses_at, acquits_at, pid, reads};
+    use crate::invariant::tale::{accuses_at, acquits_at, claim_sent, pid, reads, token};
 
     const LATE: u64 = NOTICED_WITHIN.as_millis() as u64 + 1;
 
+    /// The process asks for the fence under the epoch of its number.
+    fn asks(p: u64) -> Event {
+        claim_sent(p, token(p))
+    }
+
     fn later(ms: u64, between: &[(u64, Event)]) -> Vec<(u64, Event)> {
-        let overtaken = [(0, reads(1, 1)), (0, reads(2, 2))];
+        let overtaken = [(0, asks(1)), (0, reads(1, 1)), (0, asks(2)), (0, reads(2, 2))];
         overtaken.into_iter().chain(between.iter().cloned()).chain([(ms, Event::Live(pid(3)))]).collect()
     }
 
@@ -96,6 +114,14 @@ mod tests {
         accuses_at::<OrphansNotice>(later(LATE, &[]));
         acquits_at::<OrphansNotice>(later(LATE, &[(5, Event::ReadOff { reader: 1 })]));
         acquits_at::<OrphansNotice>(later(LATE, &[(5, Event::Down(pid(1)))]));
+    }
+
+    #[test]
+    fn who_comes_late_under_a_former_token_is_the_orphan() {
+        let late = || [asks(2), reads(2, 2), asks(1), reads(1, 1)].map(|event| (0, event));
+        let judged = (LATE, Event::Live(pid(3)));
+        accuses_at::<OrphansNotice>(late().into_iter().chain([judged.clone()]));
+        acquits_at::<OrphansNotice>(late().into_iter().chain([(5, Event::ReadOff { reader: 1 }), judged]));
     }
 
     #[test]
