@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     future::ready,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tenure::{
@@ -124,6 +125,9 @@ struct Inner {
 
 /// One in so many pushes of news arrives twice.
 const NEWS_TWICE_ONE_IN: u64 = 50;
+
+/// How soon people who insist try again.
+const INSISTS_EVERY: Duration = Duration::from_millis(500);
 
 /// What the data directory of a machine's own node is called.
 const HOME: &str = "home";
@@ -381,19 +385,24 @@ impl Cluster {
     /// The machine slept: its clock went on, or somebody set it forward.
     pub fn jump(&self, machine: usize, micros: i64) {
         lock(&lock(&self.0.machines)[machine].clock).shift(micros);
+        self.pids(machine, true).into_iter().for_each(|pid| self.0.around.history.record(Event::Jumped(pid)));
     }
 
-    /// Tells the process on a machine to hand everything over and end.
-    pub fn leave(&self, machine: usize) {
+    /// Tells the process on a machine to hand everything over and end. It is started again when it has
+    /// ended, not before that much time has passed.
+    pub fn leave(&self, machine: usize, away: Duration) {
         let Some(pid) = self.pid(machine) else { return };
         let Some(running) = lock(&self.0.machines)[machine].process.clone() else { return };
         let me = self.name(machine);
         let Running { world, node, coordinator, store, .. } = running;
         let leaving = Leaving { me, world: Arc::clone(&world), store, node, coordinator };
         let this = self.clone();
+        let back = self.0.around.executor.now().after(away);
         world.spawn(Box::pin(async move {
             leaving.hand_over(ready(())).await;
             this.0.around.history.record(Event::Down(pid));
+            let (executor, that) = (Arc::clone(&this.0.around.executor), this.clone());
+            executor.after(back.since(executor.now()), move || that.start(machine));
             this.end(machine, pid);
         }));
     }
@@ -454,7 +463,7 @@ impl Cluster {
                         };
                         left = left.into_iter().zip(outcomes).filter_map(failed).collect();
                     }
-                    this.0.around.executor.sleep(std::time::Duration::from_millis(500)).await;
+                    this.0.around.executor.sleep(INSISTS_EVERY).await;
                 }
             }),
         );
@@ -486,7 +495,25 @@ impl Cluster {
         }));
     }
 
-    /// Says something about a node at a server.
+    /// Opens every node again, and tries until it is done.
+    pub fn open_all(&self) {
+        for machine in 0..self.len() {
+            let (this, name) = (self.clone(), self.name(machine));
+            let opens = async move {
+                loop {
+                    if let Some((door, _)) = this.door(0).filter(|(door, _)| door.ready().is_ok())
+                        && door.cordon(name.clone(), None).await.is_ok()
+                    {
+                        return;
+                    }
+                    this.0.around.executor.sleep(INSISTS_EVERY).await;
+                }
+            };
+            self.0.around.executor.spawn(OUTSIDE, Box::pin(opens));
+        }
+    }
+
+    /// Says something about a node at a server, once.
     pub fn cordon(&self, at: usize, machine: usize, cordon: Option<Cordon>) {
         let name = self.name(machine);
         let Some((door, world)) = self.door(at) else { return };

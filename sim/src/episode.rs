@@ -440,8 +440,7 @@ impl Hand {
             What::Jump(n, ms) => self.cluster.jump(self.machine(n), ms as i64 * 1000),
             What::Leave(n) => {
                 let machine = self.machine(n);
-                self.cluster.leave(machine);
-                self.later(fault, move |this| this.cluster.start(machine));
+                self.cluster.leave(machine, fault.lasts);
             }
             What::Double(n) => {
                 let pid = self.cluster.start_double(self.machine(n));
@@ -581,9 +580,7 @@ impl Hand {
     fn put_right(&self) {
         const EVERY: Duration = Duration::from_secs(3);
         const TIMES: u32 = 8;
-        for machine in 0..self.cluster.len() {
-            self.cluster.cordon(0, machine, None);
-        }
+        self.cluster.open_all();
         self.cluster.apply(0, self.documents.clone());
         for time in 0..TIMES {
             let this = self.clone();

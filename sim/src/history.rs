@@ -40,6 +40,8 @@ pub enum Event {
     Peace,
     /// The clock that a process reads runs faster or slower than was promised.
     ClockWrong(Pid),
+    /// The clock that a process reads was set forward.
+    Jumped(Pid),
     /// A process that runs believes that its session is live.
     Live(Pid),
     /// A process is gone, or ended by itself.
@@ -433,6 +435,7 @@ impl fmt::Display for Event {
             Event::Up { pid, node, holder, .. } => write!(f, "{pid} up: {node} ({:08x})", short(holder)),
             Event::Peace => f.write_str("== peace"),
             Event::ClockWrong(pid) => write!(f, "{pid} has a clock that runs wrong"),
+            Event::Jumped(pid) => write!(f, "{pid} has a clock that was set forward"),
             Event::Live(pid) => write!(f, "{pid} is live"),
             Event::Written { flow, on_office, on_holder } => {
                 write!(f, "{flow} written, on office {on_office}, on holder {on_holder}")

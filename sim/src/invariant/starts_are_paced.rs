@@ -29,8 +29,9 @@ impl Invariant for StartsArePaced {
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
         match event {
             Event::Up { pid, pace, .. } => drop(self.budgets.insert(*pid, *pace)),
-            // What stood still asks for everything at once that it was about to ask for.
-            Event::Thawed { pid, .. } => drop(self.starts.remove(pid)),
+            // What stood still asks for everything at once that it was about to ask for; whose clock was set
+            // forward has its burst again.
+            Event::Thawed { pid, .. } | Event::Jumped(pid) => drop(self.starts.remove(pid)),
             Event::ClaimSent { pid, runs: true, .. } => {
                 let starts = self.starts.entry(*pid).or_default();
                 starts.push_back(now);
@@ -76,5 +77,7 @@ mod tests {
     fn what_stood_still_has_its_second_anew() {
         let thawed = [(6, Event::Thawed { pid: pid(1), clock_stood: false })];
         acquits_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 12)).chain(thawed).chain(starts(7, 12)));
+        let jumped = [(6, Event::Jumped(pid(1)))];
+        acquits_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 12)).chain(jumped).chain(starts(7, 12)));
     }
 }
