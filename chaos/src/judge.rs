@@ -237,6 +237,7 @@ fn word(event: &Event) -> &'static str {
         Event::Peace
         | Event::Live(_)
         | Event::ClockWrong(_)
+        | Event::Jumped(_)
         | Event::Written { .. }
         | Event::Granted { .. }
         | Event::Sent { .. }

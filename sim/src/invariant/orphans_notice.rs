@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use tenure_core::{id::FlowId, token::Token};
+use tenure_core::{
+    id::FlowId,
+    token::{Holder, Token},
+};
 
 use crate::executor::Pid;
 
@@ -15,8 +18,9 @@ use crate::{history::Event, time::Time};
 /// See the module's head.
 #[derive(Default)]
 pub(super) struct OrphansNotice {
-    /// The token under which each process last asked for each flow's fence.
-    tokens: BTreeMap<(Pid, FlowId), Token>,
+    processes: BTreeMap<Pid, Holder>,
+    /// The token to which each process last raised each flow's fence.
+    tokens: BTreeMap<(FlowId, Holder), Token>,
     readers: BTreeMap<u64, Reader>,
     overtaken: BTreeMap<u64, Overtaken>,
     frozen: BTreeSet<Pid>,
@@ -39,14 +43,16 @@ impl Invariant for OrphansNotice {
                 // It has its time anew.
                 self.overtaken.values_mut().filter(|other| other.pid == *pid).for_each(|other| other.since = now);
             }
-            Event::ClaimSent { pid, flow, token, .. } => drop(self.tokens.insert((*pid, flow.clone()), *token)),
+            Event::Up { pid, holder, .. } => drop(self.processes.insert(*pid, *holder)),
+            Event::Claimed { flow, token, holder, .. } => drop(self.tokens.insert((flow.clone(), *holder), *token)),
             Event::ReadOn { reader, pid, flow, .. } => {
-                let token = self.tokens.get(&(*pid, flow.clone())).copied();
+                let holder = self.processes.get(pid);
+                let token = holder.and_then(|holder| self.tokens.get(&(flow.clone(), *holder))).copied();
                 let new = Reader { pid: *pid, flow: flow.clone(), token };
-                // Who comes late, with the lesser token, is the orphan.
+                // Who comes late, under the lesser token, is the orphan.
                 for (number, other) in self.readers.iter().filter(|(_, other)| other.flow == *flow && other.pid != *pid)
                 {
-                    let (orphan, of) = if other.token < token { (number, other) } else { (reader, &new) };
+                    let (orphan, of) = if other.token > token { (reader, &new) } else { (number, other) };
                     let overtaken = Overtaken { pid: of.pid, flow: flow.clone(), since: now };
                     self.overtaken.entry(*orphan).or_insert(overtaken);
                 }
@@ -94,17 +100,13 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(12);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariant::tale::{accuses_at, acquits_at, claim_sent, pid, reads, token};
+    use crate::invariant::tale::{accuses_at, acquits_at, claimed, pid, reads, up};
 
     const LATE: u64 = NOTICED_WITHIN.as_millis() as u64 + 1;
 
-    /// The process asks for the fence under the epoch of its number.
-    fn asks(p: u64) -> Event {
-        claim_sent(p, token(p))
-    }
-
     fn later(ms: u64, between: &[(u64, Event)]) -> Vec<(u64, Event)> {
-        let overtaken = [(0, asks(1)), (0, reads(1, 1)), (0, asks(2)), (0, reads(2, 2))];
+        let overtaken = [up(1), up(2), claimed(1, 1, 0), reads(1, 1), claimed(2, 2, 0), reads(2, 2)];
+        let overtaken = overtaken.map(|event| (0, event));
         overtaken.into_iter().chain(between.iter().cloned()).chain([(ms, Event::Live(pid(3)))]).collect()
     }
 
@@ -118,7 +120,8 @@ mod tests {
 
     #[test]
     fn who_comes_late_under_a_former_token_is_the_orphan() {
-        let late = || [asks(2), reads(2, 2), asks(1), reads(1, 1)].map(|event| (0, event));
+        let late =
+            || [up(1), up(2), claimed(1, 1, 0), claimed(2, 2, 0), reads(2, 2), reads(1, 1)].map(|event| (0, event));
         let judged = (LATE, Event::Live(pid(3)));
         accuses_at::<OrphansNotice>(late().into_iter().chain([judged.clone()]));
         acquits_at::<OrphansNotice>(late().into_iter().chain([(5, Event::ReadOff { reader: 1 }), judged]));
