@@ -25,7 +25,7 @@ use tenure::demo::{
     process::{NodePlan, raise_file_limit},
 };
 use tenure_core::moment::Dice;
-use tenure_sim::{executor::Pid, history::Event, time::Time};
+use tenure_sim::{event::Event, executor::Pid, time::Time};
 
 use crate::{
     exchange::{self, Exchange, FEEDS, FIRST_MACHINE, OBSERVER, PACKET_MAX, Place, SINK},

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use tenure_sim::{executor::Pid, history::Event, invariant::excused_for, time::Time};
+use tenure_sim::{event::Event, executor::Pid, invariant::excused_for, time::Time};
 
 /// So much of all.
 #[derive(Clone, Copy, Default, Debug)]

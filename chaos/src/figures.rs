@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tenure::demo::feeds::{Figures, Gap};
 use tenure_core::{id::FlowId, token::Holder};
-use tenure_sim::{history::Event, time::Time};
+use tenure_sim::{event::Event, time::Time};
 
 use crate::{fault::Kind, storm::Done};
 

@@ -10,8 +10,8 @@ use tenure_core::{
     token::Holder,
 };
 use tenure_sim::{
+    event::Event,
     executor::Pid,
-    history::Event,
     invariant::{self, Violation},
     time::Time,
 };

@@ -20,7 +20,7 @@ use tenure::demo::{
     process::{NodePlan, NodeProcess},
 };
 use tenure_core::{id::NodeName, token::Holder};
-use tenure_sim::{executor::Pid, history::Event, time::Time};
+use tenure_sim::{event::Event, executor::Pid, time::Time};
 
 use crate::{
     exchange::{self, Exchange, PACKET_MAX, Place},

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tenure::demo::feeds::Ledger;
 use tenure_core::id::FlowId;
-use tenure_sim::{executor::Pid, history::Event, time::Time};
+use tenure_sim::{event::Event, executor::Pid, time::Time};
 
 use crate::{
     bed::{Bed, Class},

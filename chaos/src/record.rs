@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tenure_sim::{history::Event, time::Time};
+use tenure_sim::{event::Event, time::Time};
 
 /// See the module's head. Clones share it.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use std::{
 
 use tenure::demo::balance::Balance;
 use tenure_core::moment::Dice;
-use tenure_sim::{history::Event, invariant::AT_THE_END, time::Time};
+use tenure_sim::{event::Event, invariant::AT_THE_END, time::Time};
 use tokio::sync::watch;
 
 use crate::{

@@ -9,7 +9,7 @@ use tenure_core::{
     id::FlowId,
     token::{Holder, Token},
 };
-use tenure_sim::{history::Event, time::Time};
+use tenure_sim::{event::Event, time::Time};
 use tenure_testbed::server::Postgres;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 

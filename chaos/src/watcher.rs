@@ -16,7 +16,7 @@ use tenure_core::{
     picture::Incumbent,
     record::{Assignment, Cordon, Desired, Flow, Node, Verdict},
 };
-use tenure_sim::history::{Event, Said};
+use tenure_sim::event::{Event, Said};
 use tenure_store::{Change, Entry, Store, Watch};
 use tenure_store_embedded::Remote;
 

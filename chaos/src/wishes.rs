@@ -16,7 +16,7 @@ use tenure_core::{
     id::{FlowId, Revision},
     moment::Dice,
 };
-use tenure_sim::history::Event;
+use tenure_sim::event::Event;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{bed::Bed, record::lock};

@@ -46,8 +46,9 @@ use tokio::sync::mpsc;
 use crate::{
     database::Database,
     depot::Depot,
+    event::Event,
     executor::{Executor, OUTSIDE, Pid, lock},
-    history::{Event, History},
+    history::History,
     net::{Net, Place},
     rack::{Line, Rack},
     time::Clock,

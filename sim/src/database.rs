@@ -19,8 +19,9 @@ use tenure_core::{
 };
 
 use crate::{
+    event::{Event, FenceRow},
     executor::{Executor, lock},
-    history::{Event, FenceRow, History},
+    history::History,
     time::Time,
 };
 

@@ -23,8 +23,9 @@ use tenure_store::{
 };
 
 use crate::{
+    event::Event,
     executor::{Executor, OUTSIDE, lock},
-    history::{Event, History},
+    history::History,
     time::Clock,
 };
 

@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod database;
 pub mod depot;
 pub mod episode;
+pub mod event;
 pub mod executor;
 pub mod fault;
 pub mod history;

@@ -33,8 +33,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     database::{Backend, Claim, Database, Done, Part, Taken},
+    event::Event,
     executor::{Executor, Pid, lock},
-    history::{Event, History},
+    history::History,
     invariant::Violation,
     net::{Net, Place},
 };

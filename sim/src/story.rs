@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{episode::Report, history::Event};
+use crate::{episode::Report, event::Event};
 
 const WELL: &str = "well:";
 const BROKEN: &str = "VIOLATION";

@@ -24,8 +24,9 @@ use tenure_core::{
 };
 
 use crate::{
+    event::Event,
     executor::{Executor, Pid, Sleep, lock},
-    history::{Event, History},
+    history::History,
     net::{Net, Place},
     time::Time,
 };

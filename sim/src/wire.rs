@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     depot::Depot,
+    event::{Event, Said},
     executor::{Executor, Pid, Sleep},
-    history::{Event, History, Said},
+    history::History,
     net::{Net, Place},
 };
 

@@ -11,8 +11,9 @@ use tenure_connect::world::World;
 use tenure_core::moment::Moment;
 
 use crate::{
+    event::Event,
     executor::{Executor, Pid, lock},
-    history::{Event, History},
+    history::History,
     time::Clock,
 };
 

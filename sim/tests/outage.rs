@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tenure_sim::{
     episode::{Options, Report},
+    event::Event,
     fault::{Fault, What},
-    history::Event,
     time::Time,
     trial,
 };

@@ -7,7 +7,7 @@ use tenure_core::{id::FlowId, token::Token};
 use crate::executor::Pid;
 
 use super::Invariant;
-use crate::{history::Event, time::Time};
+use crate::{event::Event, time::Time};
 
 /// See the module's head.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use tenure_core::{
 };
 
 use super::Invariant;
-use crate::{executor::Pid, history::Event, time::Time};
+use crate::{event::Event, executor::Pid, time::Time};
 
 /// See the module's head.
 #[derive(Default)]

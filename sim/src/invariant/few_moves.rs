@@ -11,7 +11,7 @@ use tenure_core::{
 };
 
 use super::Invariant;
-use crate::{history::Event, time::Time};
+use crate::{event::Event, time::Time};
 
 /// See the module's head.
 #[derive(Default)]

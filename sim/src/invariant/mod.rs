@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::{history::Event, time::Time};
+use crate::{event::Event, time::Time};
 
 mod checkpoint_grows;
 mod claims_are_fresh;

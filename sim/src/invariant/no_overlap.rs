@@ -10,7 +10,7 @@ use tenure_core::{id::FlowId, session::Timing};
 use crate::executor::Pid;
 
 use super::Invariant;
-use crate::{history::Event, time::Time};
+use crate::{event::Event, time::Time};
 
 /// See the module's head.
 #[derive(Default)]

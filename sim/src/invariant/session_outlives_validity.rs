@@ -8,7 +8,7 @@ use std::{
 use tenure_core::{id::SessionId, session::Timing, token::Holder};
 
 use super::Invariant;
-use crate::{executor::Pid, history::Event, time::Time};
+use crate::{event::Event, executor::Pid, time::Time};
 
 /// See the module's head.
 #[derive(Default)]

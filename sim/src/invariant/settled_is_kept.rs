@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tenure_core::{id::FlowId, token::Token};
 
 use super::Invariant;
-use crate::{history::Event, time::Time};
+use crate::{event::Event, time::Time};
 
 /// See the module's head.
 #[derive(Default)]

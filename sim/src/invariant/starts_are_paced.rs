@@ -8,7 +8,7 @@ use std::{
 use crate::executor::Pid;
 
 use super::Invariant;
-use crate::{history::Event, time::Time};
+use crate::{event::Event, time::Time};
 
 /// See the module's head.
 #[derive(Default)]

@@ -10,8 +10,8 @@ use tenure_core::{
 
 use super::Invariant;
 use crate::{
+    event::{Event, FenceRow},
     executor::Pid,
-    history::{Event, FenceRow},
     time::Time,
 };
 

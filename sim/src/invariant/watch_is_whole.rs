@@ -7,7 +7,7 @@ use tenure_store::Key;
 
 use super::Invariant;
 use crate::{
-    history::{Event, Said},
+    event::{Event, Said},
     time::Time,
 };
 

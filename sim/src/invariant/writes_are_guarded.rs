@@ -1,7 +1,7 @@
 //! Whoever writes an assignment, or removes one, stands on the office in force, or on the session of the holder that the flow has.
 
 use super::Invariant;
-use crate::{history::Event, time::Time};
+use crate::{event::Event, time::Time};
 
 /// See the module's head.
 #[derive(Default)]
