@@ -7,6 +7,7 @@ use std::{
 
 use tenure_core::{
     id::{FlowId, NodeName},
+    record::{Phase, Why},
     token::Holder,
 };
 use tenure_sim::{
@@ -27,13 +28,15 @@ const TOLD_MAX: usize = 3;
 const STORY: usize = 40;
 
 /// What is not seen from outside: renewals and their answers, claims before they are made, on what a
-/// commit stood. The simulator judges these.
-pub(crate) const LEFT_TO_THE_SIMULATOR: [&str; 6] = [
+/// commit stood; and stops at peace, which nobody asks for here. The simulator judges these.
+pub(crate) const LEFT_TO_THE_SIMULATOR: [&str; 8] = [
     "claims_are_fresh",
+    "claims_are_own",
     "doubt_comes_in_time",
     "lost_is_final",
     "session_outlives_validity",
     "starts_are_paced",
+    "stops_are_answered",
     "writes_are_guarded",
 ];
 /// Judges by the time that passes, and so needs to be told of it. The simulator's nodes do that; here
@@ -155,12 +158,16 @@ fn is_judged(rule: &str, event: &Event, rooms: &BTreeSet<NodeName>) -> bool {
         Event::Assigned { assignment, .. } => match rule {
             "epoch_grows" | "tokens_are_for_the_living" | "moves_are_explained" => true,
             "rooms_are_respected" => rooms.contains(&assignment.node),
+            "few_moves" => matches!(&assignment.phase, Phase::Leaving { why: Why::Balance { .. }, .. }),
             _ => false,
         },
         Event::Office { .. } => rule == "one_office",
         Event::Claimed { .. } => matches!(rule, "fence_grows" | "checkpoint_grows"),
         Event::Committed { .. } => {
-            matches!(rule, "fence_grows" | "one_writer" | "history_is_linear" | "stopped_is_silent")
+            matches!(
+                rule,
+                "fence_grows" | "one_writer" | "history_is_linear" | "stopped_is_silent" | "verdicts_are_true"
+            )
         }
         Event::Settled { .. } => rule == "settled_is_kept",
         Event::ReadOn { alone, .. } => match rule {

@@ -442,6 +442,8 @@ impl Hand {
             What::Leave(n) => {
                 let machine = self.machine(n);
                 self.cluster.leave(machine, fault.lasts);
+                // If it ends in another way meanwhile.
+                self.later(fault, move |this| this.cluster.start(machine));
             }
             What::Double(n) => {
                 let pid = self.cluster.start_double(self.machine(n));

@@ -7,7 +7,6 @@ use std::{
 
 use super::{
     duty::{Patience, Pending},
-    rooms::that_fit_now,
     settings::Settings,
     write::{Change, Deed, Ground, Write},
 };
@@ -15,7 +14,7 @@ use crate::{
     id::{FlowId, NodeName, SessionId},
     moment::Moment,
     picture::Picture,
-    placement::{Move, View, plan, view::Seen},
+    placement::{Fitting, Move, View, fitting, plan, view::Seen},
     record::{Assignment, Outcome, Phase, Purpose, Verdict, Why},
     situation::{Records, Situation},
     token::Token,
@@ -43,12 +42,15 @@ pub(super) fn decide(scene: &Scene<'_>) -> Vec<Write> {
     let by_flow: BTreeMap<&FlowId, &Case<'_>> = cases.iter().map(|case| (case.records.id, case)).collect();
     let view = View::with(scene.picture, |flow| by_flow.get(flow).map_or(Seen::Ignored, |case| case.seen(scene)));
     let plan = plan(&view, &scene.settings.policy);
-    let admitted = that_fit_now(scene, &plan.moves, &by_flow);
-    let moves: HashMap<&FlowId, &Move> = admitted.iter().map(|m| (&m.flow, *m)).collect();
+    let moves: HashMap<&FlowId, &Move> = plan.moves.iter().map(|m| (&m.flow, m)).collect();
+    let written = |flow: &FlowId| scene.pending.get(flow).and_then(Pending::assignment);
+    let mut fitting = fitting(scene.picture, written, &plan.moves);
+    fitting.now.extend(first_of_a_trade(&fitting, &cases));
 
-    let mut writes = leaves(scene, &admitted, &by_flow);
+    let mut writes = leaves(scene, &fitting.now, &by_flow);
     let leaving: BTreeSet<FlowId> = writes.iter().map(|write| write.flow.clone()).collect();
-    let mut desk = Desk { scene, lineage: cluster.value.lineage, mute: mute(&cases), closers: HashMap::new() };
+    let fits = fitting.now.iter().map(|m| &m.flow).collect();
+    let mut desk = Desk { scene, lineage: cluster.value.lineage, mute: mute(&cases), fits, closers: HashMap::new() };
     let rest = cases.iter().filter(|case| !leaving.contains(case.records.id));
     writes.extend(rest.filter_map(|case| desk.write(case, moves.get(case.records.id).copied())));
     writes.sort_by_key(|write| write.deed);
@@ -56,9 +58,9 @@ pub(super) fn decide(scene: &Scene<'_>) -> Vec<Write> {
 }
 
 /// One flow, with everything that bears on it.
-pub(super) struct Case<'a> {
-    pub(super) records: Records<'a>,
-    pub(super) situation: Situation,
+struct Case<'a> {
+    records: Records<'a>,
+    situation: Situation,
     /// Its holder does not answer, and our patience is over.
     overdue: bool,
     /// We may not write about it now.
@@ -87,11 +89,45 @@ impl Case<'_> {
         }
     }
 
+    /// The node that it will have left without another decision; not if that is waited for in vain.
+    fn leaves(&self) -> Option<&NodeName> {
+        let leaves = match self.situation {
+            Situation::Moving { .. } | Situation::ToStop | Situation::Halting { .. } => !self.overdue,
+            _ => self.hands_off,
+        };
+        self.records.assignment.filter(|a| leaves && a.value.is_out()).map(|a| &a.value.node)
+    }
+
     /// True if its holder may be passed over: only the sink's fence makes that safe, and not even
     /// that if there must be no second reader. Who only raises the fence reads nothing.
     fn may_override(&self) -> bool {
         let reads = !matches!(self.situation, Situation::Closing { .. });
         self.overdue && self.records.can_be_fenced() && !(reads && self.records.stops_on_lease_loss())
+    }
+}
+
+/// Who waits for room waits for somebody to leave. Flows that trade places between full nodes would wait for
+/// each other for ever: one of them goes first, beyond the limit, until the other has left.
+fn first_of_a_trade<'m>(fitting: &Fitting<'m>, cases: &[Case<'_>]) -> Option<&'m Move> {
+    let waits_for = |node: &NodeName| fitting.later.iter().any(|m| m.to == *node);
+    let is_left = |m: &&Move| m.from.as_ref().is_some_and(waits_for);
+    if fitting.now.iter().any(is_left) || cases.iter().filter_map(Case::leaves).any(waits_for) {
+        return None;
+    }
+    fitting.later.iter().find(|m| comes_back(m, &fitting.later)).copied()
+}
+
+/// True if somebody, who waits for somebody, ..., wants to go from where this one goes to where it is.
+fn comes_back(m: &Move, moves: &[&Move]) -> bool {
+    let Some(home) = &m.from else { return false };
+    let mut reached = BTreeSet::from([&m.to]);
+    loop {
+        let from_there = |other: &&&Move| other.from.as_ref().is_some_and(|from| reached.contains(from));
+        let next: BTreeSet<&NodeName> = moves.iter().filter(from_there).map(|other| &other.to).collect();
+        if next.contains(home) || next.is_subset(&reached) {
+            return next.contains(home);
+        }
+        reached.extend(next);
     }
 }
 
@@ -106,6 +142,8 @@ struct Desk<'a> {
     lineage: u64,
     /// The nodes that do not answer.
     mute: BTreeSet<&'a NodeName>,
+    /// Whose moves there is room for.
+    fits: BTreeSet<&'a FlowId>,
     /// How many fences each node was asked to raise in this round.
     closers: HashMap<&'a NodeName, usize>,
 }
@@ -117,13 +155,14 @@ impl<'a> Desk<'a> {
         if case.hands_off {
             return None;
         }
+        let fitting = planned.filter(|m| self.fits.contains(&m.flow));
         match &case.situation {
-            Situation::Homeless { after, .. } => planned.map(|m| self.give(records, m, after.clone())),
+            Situation::Homeless { after, .. } => fitting.map(|m| self.give(records, m, after.clone())),
             Situation::Running { stale: true, .. } if planned.is_none_or(|m| m.why != Why::Asked) => {
                 self.update(records)
             }
             Situation::Moving { to_live: false, .. } if case.may_override() => {
-                planned.map(|m| self.give(records, m, None))
+                fitting.map(|m| self.give(records, m, None))
             }
             Situation::Moving { to_live: true, .. } if case.may_override() => self.give_over_its_head(records),
             Situation::ToStop => self.stop(records),
@@ -234,9 +273,9 @@ impl<'a> Desk<'a> {
     }
 }
 
-/// Planned moves of running flows, as far as the limits allow. Those that even out wait until
-/// everybody has a home, because a flow that does not run is worse off than an uneven node, and until
-/// the nodes have stayed as they are for a moment.
+/// Planned moves of running flows, as far as the limits allow. Those that even out wait until everybody
+/// who can have a home now has one, because a flow that does not run is worse off than an uneven node,
+/// and until the nodes have stayed as they are for a moment.
 fn leaves(scene: &Scene<'_>, moves: &[&Move], cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
     let homeless = moves.iter().any(|m| m.from.is_none()) || scene.pending.values().any(|p| p.deed == Deed::Give);
     let mut motion = Motion::count(scene, cases);
@@ -312,4 +351,72 @@ fn write(records: &Records<'_>, deed: Deed, more: Vec<Ground>, change: Change) -
     let mut grounds = vec![Ground::FlowAt(records.flow.modified), assignment];
     grounds.extend(more);
     Write { flow: records.id.clone(), deed, grounds, change }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        coordinator::tests::{flow, name, node},
+        id::Revision,
+        mirror::Absorb as _,
+        picture::{Fact, Stored},
+        record::Desired,
+    };
+
+    const SESSION: SessionId = SessionId(2);
+
+    /// Two nodes; the first has f1, the second f2 in that phase, and nobody has f3.
+    fn picture(phase: Phase) -> Picture {
+        let mut picture = Picture::default();
+        let at = Revision(SESSION.0);
+        for (id, has) in [("f1", Some(("n1", Phase::Held))), ("f2", Some(("n2", phase))), ("f3", None)] {
+            picture.absorb(flow(id, Desired::Run, at));
+            if let Some((on, phase)) = has {
+                picture.absorb(Fact::Node(name(on), Some(Stored::fresh(node(), at))));
+                let first = Assignment::first(name(on), SESSION, 1, Purpose::Run, at, Why::New);
+                let assignment = Arc::new(Assignment { phase, ..first });
+                picture.absorb(Fact::Assignment(FlowId::new(id).unwrap(), Some(Stored::fresh(assignment, at))));
+            }
+        }
+        picture
+    }
+
+    fn goes(flow: &str, from: Option<&str>, to: &str) -> Move {
+        let (flow, from) = (FlowId::new(flow).unwrap(), from.map(name));
+        Move { flow, from, to: name(to), to_session: SESSION, why: Why::New }
+    }
+
+    /// Who goes beyond the limit, by the records.
+    fn first(picture: &Picture, now: &[Move], later: &[Move]) -> Option<String> {
+        let (pending, patience, settings) = (BTreeMap::new(), Patience::default(), Settings::default());
+        let scene = Scene {
+            now: Moment(0),
+            picture,
+            settings: &settings,
+            pending: &pending,
+            calm: true,
+            patience: &patience,
+            shunned: &|_| false,
+        };
+        let cases: Vec<Case<'_>> = Records::all(picture).map(|records| scene.case(records)).collect();
+        let fitting = Fitting { now: now.iter().collect(), later: later.iter().collect() };
+        first_of_a_trade(&fitting, &cases).map(|m| m.flow.to_string())
+    }
+
+    #[test]
+    fn of_flows_that_trade_places_one_goes_first() {
+        let trade = [goes("f3", None, "n1"), goes("f1", Some("n1"), "n2"), goes("f2", Some("n2"), "n1")];
+        let held = picture(Phase::Held);
+        assert_eq!(first(&held, &[], &trade).as_deref(), Some("f1"), "and not who has nothing to leave");
+        assert_eq!(first(&held, &[], &trade[..1]), None);
+        assert_eq!(first(&held, &[], &trade[..2]), None, "who waits for somebody that stays just waits");
+        let round = [goes("f1", Some("n1"), "n2"), goes("f2", Some("n2"), "n3"), goes("f4", Some("n3"), "n1")];
+        assert_eq!(first(&held, &[], &round).as_deref(), Some("f1"));
+        // While somebody leaves, whoever it is, there will be room.
+        assert_eq!(first(&held, &[goes("f4", Some("n2"), "n3")], &trade), None);
+        assert_eq!(first(&picture(Phase::Stopping), &[], &trade).as_deref(), Some("f1"), "it is kept");
+        let leaving = Phase::Leaving { to: name("n1"), to_session: SESSION, why: Why::New };
+        assert_eq!(first(&picture(leaving), &[], &trade), None);
+    }
 }

@@ -71,12 +71,40 @@ enum Until {
 /// Whether the nodes stay as they are.
 #[derive(Clone, Copy, Debug)]
 enum Fleet {
-    /// One has come, gone or changed since the last look.
-    Changed,
-    /// The last look that found a change.
-    RestlessSince(Moment),
-    /// They have stayed as they are for long enough to even out.
+    /// One has come, gone or changed since the last look. `first`: the first look of this unrest.
+    Changed { first: Option<Moment> },
+    /// The first and the last look that found a change.
+    Restless { first: Moment, last: Moment },
+    /// They have stayed as they are for long enough to even out, or have come and gone for too long to
+    /// wait for the end of that.
     Calm,
+}
+
+impl Fleet {
+    fn changed(self) -> Fleet {
+        match self {
+            Fleet::Changed { first } => Fleet::Changed { first },
+            Fleet::Restless { first, .. } => Fleet::Changed { first: Some(first) },
+            Fleet::Calm => Fleet::Changed { first: None },
+        }
+    }
+
+    fn looked_at(self, now: Moment, settings: &Settings) -> Fleet {
+        let fleet = match self {
+            Fleet::Changed { first } => Fleet::Restless { first: first.unwrap_or(now), last: now },
+            Fleet::Restless { .. } | Fleet::Calm => self,
+        };
+        if fleet.calm_at(settings).is_some_and(|at| now >= at) { Fleet::Calm } else { fleet }
+    }
+
+    fn calm_at(self, settings: &Settings) -> Option<Moment> {
+        match self {
+            Fleet::Restless { first, last } => {
+                Some(last.after(settings.balance_after).min(first.after(settings.balance_at_latest)))
+            }
+            Fleet::Changed { .. } | Fleet::Calm => None,
+        }
+    }
 }
 
 /// How often writes about a flow were refused lately.
@@ -114,7 +142,7 @@ impl Duty {
             flying: BTreeMap::new(),
             pending: BTreeMap::new(),
             patience: Patience::default(),
-            fleet: Fleet::Changed,
+            fleet: Fleet::Changed { first: None },
             refused: BTreeMap::new(),
             pause: Moment(0),
         }
@@ -145,7 +173,7 @@ impl Duty {
         };
         self.dirty |= !expected;
         if let Fact::Node(..) = fact {
-            self.fleet = Fleet::Changed;
+            self.fleet = self.fleet.changed();
         }
         if let Fact::Node(..) | Fact::Cordon(..) | Fact::Cluster(_) = fact {
             self.pending.values_mut().for_each(|pending| pending.touched = true);
@@ -178,7 +206,7 @@ impl Duty {
     /// A list was read: whatever was known is replaced.
     pub(super) fn read_anew(&mut self, at: Revision) {
         self.dirty = true;
-        self.fleet = Fleet::Changed;
+        self.fleet = self.fleet.changed();
         self.pending.values_mut().for_each(|pending| pending.touched = true);
         self.reached(at);
     }
@@ -273,14 +301,10 @@ impl Duty {
     }
 
     fn look_at_the_fleet(&mut self, now: Moment, settings: &Settings) {
-        match self.fleet {
-            Fleet::Changed => self.fleet = Fleet::RestlessSince(now),
-            Fleet::RestlessSince(when) if now >= when.after(settings.balance_after) => {
-                // What waited for that is planned now.
-                (self.fleet, self.dirty) = (Fleet::Calm, true);
-            }
-            Fleet::RestlessSince(_) | Fleet::Calm => (),
-        }
+        let looked_at = self.fleet.looked_at(now, settings);
+        // What waited for that is planned now.
+        self.dirty |= matches!(looked_at, Fleet::Calm) && !matches!(self.fleet, Fleet::Calm);
+        self.fleet = looked_at;
     }
 
     fn give_up_waiting(&mut self, now: Moment, settings: &Settings) {
@@ -344,8 +368,8 @@ impl Duty {
         if let Some(tick) = self.patience.next_tick() {
             earlier(tick);
         }
-        if let Fleet::RestlessSince(when) = self.fleet {
-            earlier(when.after(settings.balance_after));
+        if let Some(at) = self.fleet.calm_at(settings) {
+            earlier(at);
         }
         for pending in self.pending.values() {
             if let Until::Told { since } = pending.until {

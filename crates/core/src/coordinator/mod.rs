@@ -18,7 +18,6 @@
 mod decide;
 mod duty;
 mod office;
-mod rooms;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,8 @@ pub struct Settings {
     /// How long the nodes must have stayed as they are before flows are moved to even out: a fleet that
     /// comes back node by node is evened out once, and not once for each node.
     pub balance_after: Duration,
+    /// Nodes that never stay as they are for so long put that off no longer than this.
+    pub balance_at_latest: Duration,
     /// Everything is looked at this often even if nothing was heard.
     pub sweep_every: Duration,
     /// How long a holder may take to hand a flow over before it is given away over its head.
@@ -55,6 +57,7 @@ impl Default for Settings {
             plan_every: Duration::from_millis(25),
             plan_every_per_1000: Duration::from_millis(3),
             balance_after: Duration::from_secs(1),
+            balance_at_latest: Duration::from_secs(10),
             sweep_every: Duration::from_secs(5),
             drain_patience: Duration::from_secs(5),
             stop_patience: Duration::from_secs(2),

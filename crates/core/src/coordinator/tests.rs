@@ -39,6 +39,19 @@ impl Desk {
         desk
     }
 
+    /// Its only node has both, and has been alone for long enough.
+    fn with_two_flows() -> Desk {
+        let mut desk = Desk::in_office();
+        for (ms, id) in [(100, "f1"), (200, "f2")] {
+            let (batch, _, id, assignment) = only(&desk.sees(ms, |at| flow(id, Desired::Run, at)));
+            desk.sees(ms + 50, |at| Fact::Assignment(id, Some(Stored::fresh(Arc::new(assignment), at))));
+            let shown = Revision(desk.revision);
+            desk.step(ms + 60, Input::Answer(batch, Answer::Done(shown)));
+        }
+        desk.step(1500, Input::Tick);
+        desk
+    }
+
     fn wins(&mut self, ms: u64) -> Vec<Effect> {
         let record = Incumbent { node: name("n1"), session: SESSION };
         self.sees(ms, |at| Fact::Office(Some(Stored::fresh(record, at))))
@@ -57,7 +70,7 @@ impl Desk {
     }
 }
 
-fn flow(id: &str, desired: Desired, at: Revision) -> Fact {
+pub(super) fn flow(id: &str, desired: Desired, at: Revision) -> Fact {
     let document = serde_json::json!({
         "id": id,
         "source": {"tcp": {"address": "feeds:9001"}},
@@ -76,15 +89,15 @@ fn only(effects: &[Effect]) -> (Batch, Deed, FlowId, Assignment) {
     (*batch, write.deed, write.flow.clone(), write.assignment().unwrap().clone())
 }
 
-fn at(ms: u64) -> Moment {
+pub(super) fn at(ms: u64) -> Moment {
     Moment(0).after(Duration::from_millis(ms))
 }
 
-fn name(name: &str) -> NodeName {
+pub(super) fn name(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
 
-fn node() -> Arc<Node> {
+pub(super) fn node() -> Arc<Node> {
     Arc::new(Node {
         holder: Holder(0),
         boot: String::new(),
@@ -168,4 +181,21 @@ fn who_waits_for_answers_is_not_woken_to_send_more() {
     only(&desk.step(350, Input::Tick));
     assert_eq!(desk.sees(1000, |at| flow("f2", Desired::Run, at)), []);
     assert_eq!(desk.machine.wake_at(), Some(at(6000)), "the next sweep");
+}
+
+#[test]
+fn who_waits_for_the_nodes_to_be_calm_is_woken_when_they_are() {
+    let mut desk = Desk::with_two_flows();
+    assert_eq!(desk.sees(2000, |at| Fact::Node(name("n2"), Some(Stored::fresh(node(), at)))), []);
+    assert_eq!(desk.machine.wake_at(), Some(at(3000)));
+    let (_, deed, _, _) = only(&desk.step(3000, Input::Tick));
+    assert_eq!(deed, Deed::Leave);
+}
+
+#[test]
+fn nodes_that_never_rest_put_evening_out_off_for_ten_seconds() {
+    let mut desk = Desk::with_two_flows();
+    let comes = |desk: &mut Desk, ms| desk.sees(ms, |at| Fact::Node(name("n2"), Some(Stored::fresh(node(), at))));
+    let first = (0..20).map(|n| 2000 + n * 900).find(|ms| !comes(&mut desk, *ms).is_empty());
+    assert_eq!(first, Some(12_800), "the first after 12 s");
 }

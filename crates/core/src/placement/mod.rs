@@ -15,10 +15,12 @@ mod board;
 pub mod explain;
 pub mod plan;
 pub mod policy;
+pub mod rooms;
 pub mod score;
 pub mod view;
 
 pub use explain::NoPlace;
 pub use plan::{Load, Move, Plan, Unplaced, plan, preview};
 pub use policy::Policy;
+pub use rooms::{Fitting, fitting};
 pub use view::{Place, Room, Seat, View};

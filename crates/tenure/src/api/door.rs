@@ -237,7 +237,7 @@ pub struct PlanSaid {
     pub moves: Vec<MoveSaid>,
     /// What it cannot place, and why.
     pub unplaced: Vec<(FlowId, Reason)>,
-    /// How many further moves wait for their turn under the budgets.
+    /// How many further moves wait for room, until others have left.
     pub held_back: usize,
 }
 

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tenure_connect::world::World;
 use tenure_core::{
     coordinator::{Coordinator, Effect, Input, Post, Settings},
+    flow::{Reason, supervisor::Code},
     id::NodeName,
     mirror::News,
     picture::Fact,
-    placement::{Policy, preview},
+    placement::{Policy, fitting, preview},
     record::Desired,
     session::Standing,
 };
@@ -209,10 +210,17 @@ impl Shell {
         });
         let unplaced = if waits {
             let plan = preview(picture, &self.policy);
-            plan.unplaced.into_iter().filter(|u| u.stays.is_none()).map(|u| (u.flow, u.why.reason())).collect()
+            let waiting = fitting(picture, |_| None, &plan.moves).later.into_iter().filter(|m| m.from.is_none());
+            let waiting = waiting.map(|m| (m.flow.clone(), waits_for_room(&m.to))).collect::<Vec<_>>();
+            let unplaced = plan.unplaced.into_iter().filter(|u| u.stays.is_none());
+            unplaced.map(|u| (u.flow, u.why.reason())).chain(waiting).collect()
         } else {
             BTreeMap::new()
         };
         self.view.set_unplaced(unplaced);
     }
+}
+
+fn waits_for_room(node: &NodeName) -> Reason {
+    Reason::new(Code::NoNode, format!("it waits for room on {node}, which others have still to leave"))
 }

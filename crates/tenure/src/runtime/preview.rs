@@ -3,7 +3,7 @@
 use tenure_core::{
     id::Revision,
     picture::Picture,
-    placement::{Policy, preview},
+    placement::{Move, Policy, fitting, preview},
 };
 
 use crate::api::door::{MoveSaid, PlanSaid};
@@ -11,11 +11,10 @@ use crate::api::door::{MoveSaid, PlanSaid};
 /// Plans on the picture, changing nothing.
 pub fn said(picture: &Picture, revision: Revision) -> PlanSaid {
     let plan = preview(picture, &Policy::default());
-    let moves = plan
-        .moves
-        .into_iter()
-        .map(|m| MoveSaid { flow: m.flow, from: m.from, to: Some(m.to), why: m.why.to_string() })
-        .collect();
+    let fitting = fitting(picture, |_| None, &plan.moves);
+    let held_back = fitting.later.len();
+    let said = |m: Move| MoveSaid { flow: m.flow, from: m.from, to: Some(m.to), why: m.why.to_string() };
+    let moves = fitting.now.into_iter().cloned().map(said).collect();
     let unplaced = plan.unplaced.into_iter().map(|u| (u.flow, u.why.reason())).collect();
-    PlanSaid { revision, moves, unplaced, held_back: 0 }
+    PlanSaid { revision, moves, unplaced, held_back }
 }
