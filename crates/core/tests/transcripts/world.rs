@@ -178,6 +178,7 @@ impl World {
         let facts: Vec<Fact> = facts.into_iter().map(|fact| fact.stamp(&self.store, at)).collect();
         facts.iter().for_each(|fact| self.check_epochs(fact));
         facts.iter().for_each(|fact| self.store.absorb(fact.clone()));
+        facts.iter().for_each(|fact| self.check_room(fact));
         let news: Vec<News<Fact>> = facts.into_iter().map(News::Changed).chain([News::At(at)]).collect();
         let names: Vec<NodeName> = self.coordinators.keys().cloned().collect();
         for name in names {
@@ -187,6 +188,21 @@ impl World {
             }
         }
         at
+    }
+
+    /// Whatever happens: no node gets more than it takes, with all that it has not let go of.
+    fn check_room(&self, fact: &Fact) {
+        let Fact::Assignment(_, Some(now)) = fact else { return };
+        let (node, session) = (&now.value.node, now.value.session);
+        let Some(capacity) = self.store.nodes.get(node).and_then(|node| node.value.capacity) else { return };
+        let gets = now.value.phase == Phase::Held && now.value.purpose == Purpose::Run;
+        let has = |(id, a): (&FlowId, &Stored<Arc<Assignment>>)| {
+            let there = a.value.is_out() && a.value.purpose == Purpose::Run;
+            let there = there && (&a.value.node, a.value.session) == (node, session);
+            self.store.flows.get(id).filter(|_| there).map(|flow| flow.value.weight())
+        };
+        let weight: u64 = self.store.assignments.iter().filter_map(has).sum();
+        assert!(!gets || weight <= capacity, "{node} takes {capacity} and has {weight}: {}", now.value);
     }
 
     /// Whatever happens: a flow's epoch never falls, and another owner has a greater one.
