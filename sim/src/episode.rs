@@ -85,8 +85,16 @@ pub struct Report {
 
 /// The cluster is up and its flows run by then.
 const SETTLING: Duration = Duration::from_secs(10);
-/// The end of a restore waits for sessions to be over.
-const AFTERMATH: Duration = Duration::from_secs(6);
+/// A restore ends later: its backup is made when some flows have stopped, it waits for sessions to be
+/// over (5.05 s), and people say something then.
+const AFTERMATH: Duration = Duration::from_secs(10);
+/// So long before a backup those flows are told to stop.
+const STOPPED_FOR: Duration = Duration::from_secs(2);
+/// One flow of so many.
+const STOPS_ONE_IN: usize = 20;
+/// So often people stop them anew after the restore, from the first moment on, and so long apart.
+const STOPS_ANEW: u32 = 6;
+const STOPS_EVERY: Duration = Duration::from_millis(250);
 /// After the last trouble ends, every flow has a live holder by then: a restarted node waits for its
 /// former session (the TTL by the slower clock, 5.05 s, and a change of the store's leader, 1.4 s), then
 /// comes the scan for ended sessions, a plan and its commit.
@@ -477,18 +485,7 @@ impl Hand {
             What::CutWatches => depot.cut_watches(),
             What::Deafen => depot.deafen(2),
             What::Compact => depot.compact(),
-            What::Restore => {
-                depot.back_up();
-                // As operators are told: no session of the former store may still be counted on.
-                self.later(fault, |this| {
-                    this.around.depot.outage(true);
-                    let timing = Timing::default();
-                    let silence = timing.ttl * 1000 / (1000 - timing.rate_error_permille);
-                    let this = this.clone();
-                    let executor = this.around.executor.clone();
-                    executor.after(silence, move || this.around.depot.restore());
-                });
-            }
+            What::Restore => self.restore(fault.lasts),
             What::SinkDown(n) => {
                 databases[n % SINKS].stop();
                 self.later(fault, move |this| this.around.databases[n % SINKS].start());
@@ -539,6 +536,38 @@ impl Hand {
                 }
             }
         }
+    }
+
+    /// A backup is made while some flows are stopped; they run again, the backup is restored, and people
+    /// stop them anew. What the backup says of the first time must not answer the second.
+    fn restore(&self, after: Duration) {
+        let timing = Timing::default();
+        // As operators are told: no session of the former store may still be counted on.
+        let silence = timing.ttl * 1000 / (1000 - timing.rate_error_permille);
+        let stop = |this: &Hand| this.ask_of_some(&Change::Suspend { force: false });
+        let resume = |this: &Hand| this.ask_of_some(&Change::Resume);
+        stop(self);
+        self.at(STOPPED_FOR, |this| this.around.depot.back_up());
+        self.at(STOPPED_FOR + Duration::from_millis(100), resume);
+        self.at(STOPPED_FOR + after, |this| this.around.depot.outage(true));
+        let restored = STOPPED_FOR + after + silence;
+        self.at(restored, |this| this.around.depot.restore());
+        for time in 1..=STOPS_ANEW {
+            self.at(restored + STOPS_EVERY * time, stop);
+        }
+        self.at(restored + timing.ttl * 2, resume);
+    }
+
+    fn ask_of_some(&self, change: &Change) {
+        for n in (0..self.documents.len()).step_by(STOPS_ONE_IN) {
+            let Some(spec) = self.flow(n) else { return };
+            self.cluster.ask(n, spec.id.clone(), change.clone());
+        }
+    }
+
+    fn at(&self, span: Duration, deed: impl FnOnce(&Hand) + Send + 'static) {
+        let this = self.clone();
+        self.around.executor.after(span, move || deed(&this));
     }
 
     fn stand_still(&self, fault: &Fault, n: usize, with_its_clock: bool) {
