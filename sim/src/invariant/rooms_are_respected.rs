@@ -10,15 +10,18 @@ use tenure_core::{
 use super::Invariant;
 use crate::{event::Event, time::Time};
 
+/// One life of a node.
+type Life = (NodeName, SessionId);
+
 /// See the module's head.
 #[derive(Default)]
 pub(super) struct RoomsAreRespected {
     rooms: BTreeMap<NodeName, u64>,
     /// A former life of a node holds nothing.
-    holders: BTreeMap<FlowId, Option<(NodeName, SessionId)>>,
+    holders: BTreeMap<FlowId, Option<Life>>,
     /// The revision that is being told, and who was given what in it. One commit may make room and
     /// give it away, in any order.
-    telling: Option<(Revision, BTreeMap<(NodeName, SessionId), FlowId>)>,
+    telling: Option<(Revision, BTreeMap<Life, FlowId>)>,
 }
 
 impl RoomsAreRespected {
