@@ -13,7 +13,7 @@ use tenure_core::{
     moment::Dice,
     picture::Picture,
     placement::{Policy, plan::preview},
-    record::Cordon,
+    record::{Cordon, Phase},
     session::Timing,
 };
 
@@ -92,6 +92,8 @@ const AFTERMATH: Duration = Duration::from_secs(10);
 const STOPPED_FOR: Duration = Duration::from_secs(2);
 /// One flow of so many.
 const STOPS_ONE_IN: usize = 20;
+/// So many flows of a node are stopped around the end of its session.
+const STOPS_AROUND: u32 = 10;
 /// So often people stop them anew after the restore, from the first moment on, and so long apart.
 const STOPS_ANEW: u32 = 6;
 const STOPS_EVERY: Duration = Duration::from_millis(250);
@@ -457,7 +459,13 @@ impl Hand {
                 let pid = self.cluster.start_double(self.machine(n));
                 self.later(fault, move |this| this.cluster.end_double(pid));
             }
-            What::CutStore(n, way) => self.cut(fault, (Place::Machine(self.machine(n)), Place::Store), way),
+            What::CutStore(n, way) => {
+                let machine = self.machine(n);
+                self.cut(fault, (Place::Machine(machine), Place::Store), way);
+                if way == 0 {
+                    self.stop_as_its_session_ends(machine, fault.lasts);
+                }
+            }
             What::CutSink(n, sink, way) => {
                 self.cut(fault, (Place::Machine(self.machine(n)), Place::Sink(sink % SINKS)), way);
             }
@@ -556,6 +564,32 @@ impl Hand {
             self.at(restored + STOPS_EVERY * time, stop);
         }
         self.at(restored + timing.ttl * 2, resume);
+    }
+
+    /// People stop flows of a node that is cut off, around the end of its session: whether its stop is
+    /// waited for, or another node raises the fence, is decided then. The node itself reads on.
+    fn stop_as_its_session_ends(&self, machine: usize, after: Duration) {
+        let ttl = Timing::default().ttl;
+        if after < ttl * 2 {
+            return;
+        }
+        for k in 0..STOPS_AROUND {
+            self.at(ttl - STOPS_EVERY * (STOPS_AROUND - k), move |this| {
+                let name = this.cluster.name(machine);
+                let held = this.cluster.look(|door| {
+                    let sight = door.view.look();
+                    let assignments = &sight.picture().assignments;
+                    let holds = |id: &FlowId| {
+                        assignments.get(id).is_some_and(|a| a.value.phase == Phase::Held && a.value.node == name)
+                    };
+                    this.documents.iter().map(|spec| spec.id.clone()).filter(holds).nth(k as usize)
+                });
+                let Some(flow) = held.flatten() else { return };
+                // Not at the one that is cut off, if it is a server.
+                this.cluster.ask(machine + 1, flow.clone(), Change::Suspend { force: false });
+                this.at(after, move |this| this.cluster.ask(machine + 1, flow, Change::Resume));
+            });
+        }
     }
 
     fn ask_of_some(&self, change: &Change) {
