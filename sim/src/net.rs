@@ -60,6 +60,9 @@ const USUAL: u64 = 900;
 /// One in so many messages waits for somebody else's.
 const HICCUP_ONE_IN: u64 = 200;
 const HICCUP: u64 = 30_000;
+/// One in so many requests to the store arrives twice, the second time so much later at the most.
+const TWICE_ONE_IN: u64 = 300;
+const ECHO: u64 = 3_000_000;
 
 impl Net {
     /// A network in which nothing is wrong yet.
@@ -85,6 +88,12 @@ impl Net {
             micros += inner.dice.below(rough.delay.as_micros() as u64 + 1);
         }
         Some(Duration::from_micros(micros))
+    }
+
+    /// How much later a message that arrives comes a second time, if it does.
+    pub fn echo(&self) -> Option<Duration> {
+        let dice = &mut lock(&self.0).dice;
+        (dice.below(TWICE_ONE_IN) == 0).then(|| Duration::from_micros(dice.below(ECHO)))
     }
 
     /// True if nothing passes.

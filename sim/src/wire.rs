@@ -50,16 +50,21 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// None if no answer came in time; it may have happened.
+    /// None if no answer came in time; it may have happened. It may also happen twice: nobody waits for
+    /// the second answer.
     async fn ask<T: Send + 'static>(
         &self,
         takes: Duration,
-        what: impl FnOnce(&Depot) -> Option<T> + Send + 'static,
+        what: impl Fn(&Depot) -> Option<T> + Send + Sync + 'static,
     ) -> Option<T> {
         let (tell, told) = oneshot::channel();
         match self.net.leg(self.machine, Place::Store) {
             Some(there) => {
-                let this = self.clone();
+                let (this, what) = (self.clone(), Arc::new(what));
+                if let Some(later) = self.net.echo() {
+                    let (depot, what) = (self.depot.clone(), Arc::clone(&what));
+                    self.executor.after(there + takes + later, move || drop(what(&depot)));
+                }
                 self.executor.after(there + takes, move || {
                     let answer = what(&this.depot);
                     if let (Some(answer), Some(back)) = (answer, this.net.leg(Place::Store, this.machine)) {
@@ -86,14 +91,14 @@ fn silent() -> Unavailable {
 impl Store for Wire {
     fn read(&self, prefixes: Vec<Key>) -> BoxFuture<'_, Result<Snapshot, Unavailable>> {
         Box::pin(async move {
-            let asked = self.ask(Duration::ZERO, move |depot| depot.memory().read(prefixes).now_or_never());
+            let asked = self.ask(Duration::ZERO, move |depot| depot.memory().read(prefixes.clone()).now_or_never());
             asked.await.unwrap_or_else(|| Err(silent()))
         })
     }
 
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Committed> {
         Box::pin(async move {
-            let asked = self.ask(COMMIT, move |depot| depot.commit(txn)).await;
+            let asked = self.ask(COMMIT, move |depot| depot.commit(txn.clone())).await;
             asked.unwrap_or_else(|| Committed::Unknown("no answer".to_owned()))
         })
     }
@@ -101,7 +106,8 @@ impl Store for Wire {
     fn watch(&self, prefixes: Vec<Key>, from: Option<Revision>) -> BoxFuture<'_, Result<Box<dyn Watch>, Unavailable>> {
         Box::pin(async move {
             let said = Said::Opened { from: from.map(|at| at.0), prefixes: prefixes.clone() };
-            let asked = self.ask(Duration::ZERO, move |depot| depot.memory().watch(prefixes, from).now_or_never());
+            let asked =
+                self.ask(Duration::ZERO, move |depot| depot.memory().watch(prefixes.clone(), from).now_or_never());
             let inner = asked.await.unwrap_or_else(|| Err(silent()))?;
             let (number, deaf) = self.depot.watch_opened();
             self.history.record(Event::Watched { watch: number, said });
