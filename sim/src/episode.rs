@@ -420,9 +420,15 @@ struct Hand {
 }
 
 impl Hand {
+    /// When a fault ends.
     fn later(&self, fault: &Fault, deed: impl FnOnce(&Hand) + Send + 'static) {
+        self.at(fault.lasts, deed);
+    }
+
+    /// So much later.
+    fn at(&self, span: Duration, deed: impl FnOnce(&Hand) + Send + 'static) {
         let this = self.clone();
-        self.around.executor.after(fault.lasts, move || deed(&this));
+        self.around.executor.after(span, move || deed(&this));
     }
 
     fn machine(&self, n: usize) -> usize {
@@ -593,15 +599,9 @@ impl Hand {
     }
 
     fn ask_of_some(&self, change: &Change) {
-        for n in (0..self.documents.len()).step_by(STOPS_ONE_IN) {
-            let Some(spec) = self.flow(n) else { return };
+        for (n, spec) in self.documents.iter().enumerate().step_by(STOPS_ONE_IN) {
             self.cluster.ask(n, spec.id.clone(), change.clone());
         }
-    }
-
-    fn at(&self, span: Duration, deed: impl FnOnce(&Hand) + Send + 'static) {
-        let this = self.clone();
-        self.around.executor.after(span, move || deed(&this));
     }
 
     fn stand_still(&self, fault: &Fault, n: usize, with_its_clock: bool) {

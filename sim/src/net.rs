@@ -62,7 +62,7 @@ const HICCUP_ONE_IN: u64 = 200;
 const HICCUP: u64 = 30_000;
 /// One in so many requests to the store arrives twice, the second time so much later at the most.
 const TWICE_ONE_IN: u64 = 300;
-const ECHO: u64 = 3_000_000;
+const ECHO: u64 = 500_000;
 
 impl Net {
     /// A network in which nothing is wrong yet.
