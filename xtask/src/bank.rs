@@ -155,6 +155,7 @@ fn build_and_run(bank: &Bank, tree: &Path, scratch: &Path) -> Result<Verdict, Fa
         .output()
         .map_err(failed)?;
     if !built.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&built.stderr));
         return Ok(Verdict::Broken(last_line(&built.stderr)));
     }
     let run = Command::new(target.join("debug").join(bank.package))

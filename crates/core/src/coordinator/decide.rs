@@ -275,14 +275,16 @@ impl<'a> Desk<'a> {
 
 /// Planned moves of running flows, as far as the limits allow. Those that even out wait until everybody
 /// who can have a home now has one, because a flow that does not run is worse off than an uneven node,
-/// and until the nodes have stayed as they are for a moment.
+/// until the nodes have stayed as they are for a moment, and until it is known what became of the writes
+/// before: what evens out moves that never happened has to be taken back.
 fn leaves(scene: &Scene<'_>, moves: &[&Move], cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
     let homeless = moves.iter().any(|m| m.from.is_none()) || scene.pending.values().any(|p| p.deed == Deed::Give);
+    let even_out = scene.calm && !homeless && !scene.pending.values().any(Pending::is_in_doubt);
     let mut motion = Motion::count(scene, cases);
     let mut writes = Vec::new();
     for planned in moves {
         let (Some(from), Some(case)) = (&planned.from, cases.get(&planned.flow)) else { continue };
-        let waits = (homeless || !scene.calm) && matches!(planned.why, Why::Balance { .. });
+        let waits = !even_out && matches!(planned.why, Why::Balance { .. });
         if waits || case.hands_off || !motion.admits(from, &planned.to, scene.settings) {
             continue;
         }

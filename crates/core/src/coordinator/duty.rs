@@ -384,6 +384,11 @@ impl Duty {
 }
 
 impl Pending {
+    /// Nobody knows yet whether it was, or will be, written.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        !self.shown && !matches!(self.until, Until::Seen(_))
+    }
+
     /// The assignment as it will be, if the flow runs under it.
     pub(super) fn assignment(&self) -> Option<&Assignment> {
         match &self.change {
