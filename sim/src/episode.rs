@@ -90,6 +90,8 @@ const SETTLING: Duration = Duration::from_secs(10);
 const AFTERMATH: Duration = Duration::from_secs(10);
 /// So long before a backup those flows are told to stop.
 const STOPPED_FOR: Duration = Duration::from_secs(2);
+/// How long after the store is lost transactions begin to hang.
+const HANGS_FOR: Duration = Duration::from_millis(500);
 /// One flow of so many.
 const STOPS_ONE_IN: usize = 20;
 /// So many flows of a node are stopped around the end of its session.
@@ -553,7 +555,8 @@ impl Hand {
     }
 
     /// A backup is made while some flows are stopped; they run again, the backup is restored, and people
-    /// stop them anew. What the backup says of the first time must not answer the second.
+    /// stop them anew. What the backup says of the first time must not answer the second: what was sent in
+    /// between may still be on its way in a database.
     fn restore(&self, after: Duration) {
         let timing = Timing::default();
         // As operators are told: no session of the former store may still be counted on.
@@ -563,7 +566,11 @@ impl Hand {
         stop(self);
         self.at(STOPPED_FOR, |this| this.around.depot.back_up());
         self.at(STOPPED_FOR + Duration::from_millis(100), resume);
-        self.at(STOPPED_FOR + after, |this| this.around.depot.outage(true));
+        self.at(STOPPED_FOR + after, |this| {
+            this.around.depot.outage(true);
+            this.around.databases.iter().for_each(|database| database.hang(true));
+            this.at(HANGS_FOR, |this| this.around.databases.iter().for_each(|database| database.hang(false)));
+        });
         let restored = STOPPED_FOR + after + silence;
         self.at(restored, |this| this.around.depot.restore());
         for time in 1..=STOPS_ANEW {
