@@ -14,7 +14,7 @@ use crate::{
     id::{FlowId, NodeName, SessionId},
     moment::Moment,
     picture::Picture,
-    placement::{Fitting, Move, View, fitting, plan, view::Seen},
+    placement::{self, Fitting, Move, View, plan, view::Seen},
     record::{Assignment, Outcome, Phase, Purpose, Verdict, Why},
     situation::{Records, Situation},
     token::Token,
@@ -44,10 +44,12 @@ pub(super) fn decide(scene: &Scene<'_>) -> Vec<Write> {
     let plan = plan(&view, &scene.settings.policy);
     let moves: HashMap<&FlowId, &Move> = plan.moves.iter().map(|m| (&m.flow, m)).collect();
     let written = |flow: &FlowId| scene.pending.get(flow).and_then(Pending::assignment);
-    let mut fitting = fitting(scene.picture, written, &plan.moves);
-    fitting.now.extend(first_of_a_trade(&fitting, &cases));
+    let mut fitting = placement::fitting(scene.picture, written, &plan.moves);
+    if let Some(first) = first_of_a_trade(&fitting, &cases) {
+        fitting.let_go_now(first);
+    }
 
-    let mut writes = leaves(scene, &fitting.now, &by_flow);
+    let mut writes = planned_leaves(scene, &fitting, &by_flow);
     let leaving: BTreeSet<FlowId> = writes.iter().map(|write| write.flow.clone()).collect();
     let fits = fitting.now.iter().map(|m| &m.flow).collect();
     let mut desk = Desk { scene, lineage: cluster.value.lineage, mute: mute(&cases), fits, closers: HashMap::new() };
@@ -85,12 +87,13 @@ impl Case<'_> {
         match &self.situation {
             // Neither the holder nor its successor is there to do it: a new place is needed.
             Situation::Moving { to_live: false, why, .. } if self.may_override() => Seen::Homeless(why.clone()),
+            Situation::Moving { .. } | Situation::Halting { .. } if self.overdue => Seen::Stuck,
             _ => Seen::AsRecorded,
         }
     }
 
     /// The node that it will have left without another decision; not if that is waited for in vain.
-    fn leaves(&self) -> Option<&NodeName> {
+    fn will_have_left(&self) -> Option<&NodeName> {
         let leaves = match self.situation {
             Situation::Moving { .. } | Situation::ToStop | Situation::Halting { .. } => !self.overdue,
             _ => self.hands_off,
@@ -111,10 +114,11 @@ impl Case<'_> {
 fn first_of_a_trade<'m>(fitting: &Fitting<'m>, cases: &[Case<'_>]) -> Option<&'m Move> {
     let waits_for = |node: &NodeName| fitting.later.iter().any(|m| m.to == *node);
     let is_left = |m: &&Move| m.from.as_ref().is_some_and(waits_for);
-    if fitting.now.iter().any(is_left) || cases.iter().filter_map(Case::leaves).any(waits_for) {
+    if fitting.now.iter().any(is_left) || cases.iter().filter_map(Case::will_have_left).any(waits_for) {
         return None;
     }
-    fitting.later.iter().find(|m| comes_back(m, &fitting.later)).copied()
+    let free = |m: &&&Move| cases.iter().any(|case| *case.records.id == m.flow && !case.hands_off);
+    fitting.later.iter().filter(free).find(|m| comes_back(m, &fitting.later)).copied()
 }
 
 /// True if somebody, who waits for somebody, ..., wants to go from where this one goes to where it is.
@@ -149,20 +153,20 @@ struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    /// The write that the flow needs, if any. Planned moves of running flows are [`leaves`]'s.
+    /// The write that the flow needs, if any. Planned moves of running flows are [`planned_leaves`]'s.
     fn write(&mut self, case: &Case<'a>, planned: Option<&Move>) -> Option<Write> {
         let records = &case.records;
         if case.hands_off {
             return None;
         }
-        let fitting = planned.filter(|m| self.fits.contains(&m.flow));
+        let fits = planned.filter(|m| self.fits.contains(&m.flow));
         match &case.situation {
-            Situation::Homeless { after, .. } => fitting.map(|m| self.give(records, m, after.clone())),
+            Situation::Homeless { after, .. } => fits.map(|m| self.give(records, m, after.clone())),
             Situation::Running { stale: true, .. } if planned.is_none_or(|m| m.why != Why::Asked) => {
                 self.update(records)
             }
             Situation::Moving { to_live: false, .. } if case.may_override() => {
-                fitting.map(|m| self.give(records, m, None))
+                fits.map(|m| self.give(records, m, None))
             }
             Situation::Moving { to_live: true, .. } if case.may_override() => self.give_over_its_head(records),
             Situation::ToStop => self.stop(records),
@@ -274,17 +278,19 @@ impl<'a> Desk<'a> {
 }
 
 /// Planned moves of running flows, as far as the limits allow. Those that even out wait until everybody
-/// who can have a home now has one, because a flow that does not run is worse off than an uneven node,
-/// until the nodes have stayed as they are for a moment, and until it is known what became of the writes
-/// before: what evens out moves that never happened has to be taken back.
-fn leaves(scene: &Scene<'_>, moves: &[&Move], cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
-    let homeless = moves.iter().any(|m| m.from.is_none()) || scene.pending.values().any(|p| p.deed == Deed::Give);
-    let even_out = scene.calm && !homeless && !scene.pending.values().any(Pending::is_in_doubt);
+/// who can have a home now has one, because a flow that does not run is worse off than an uneven node;
+/// until the nodes have stayed as they are for a moment; and until the moves before are answered, or given
+/// up, because what evens out moves that never happened has to be taken back. But who makes room for a flow
+/// without a home goes at once.
+fn planned_leaves(scene: &Scene<'_>, fitting: &Fitting<'_>, cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
+    let gives = fitting.now.iter().any(|m| m.from.is_none()) || scene.pending.values().any(|p| p.deed == Deed::Give);
+    let evens_out = scene.calm && !gives && !scene.pending.values().any(Pending::is_a_move_in_doubt);
+    let is_waited_for = |node: &NodeName| fitting.later.iter().any(|m| m.from.is_none() && m.to == *node);
     let mut motion = Motion::count(scene, cases);
     let mut writes = Vec::new();
-    for planned in moves {
+    for planned in &fitting.now {
         let (Some(from), Some(case)) = (&planned.from, cases.get(&planned.flow)) else { continue };
-        let waits = !even_out && matches!(planned.why, Why::Balance { .. });
+        let waits = matches!(planned.why, Why::Balance { .. }) && !evens_out && !is_waited_for(from);
         if waits || case.hands_off || !motion.admits(from, &planned.to, scene.settings) {
             continue;
         }

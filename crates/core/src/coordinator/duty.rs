@@ -384,9 +384,10 @@ impl Duty {
 }
 
 impl Pending {
-    /// Nobody knows yet whether it was, or will be, written.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        !self.shown && !matches!(self.until, Until::Seen(_))
+    /// It changes what a node has, and nobody knows yet whether it was, or will be, written.
+    pub(super) fn is_a_move_in_doubt(&self) -> bool {
+        let moves = matches!(self.deed, Deed::Give | Deed::Leave | Deed::Stop);
+        moves && !self.shown && !matches!(self.until, Until::Seen(_))
     }
 
     /// The assignment as it will be, if the flow runs under it.

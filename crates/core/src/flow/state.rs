@@ -138,28 +138,39 @@ fn not_stopped_because(facts: &Facts<'_>, assignment: &Assignment) -> Reason {
 }
 
 fn running(facts: &Facts<'_>) -> (State, Option<Reason>) {
-    let Some(assignment) = facts.assignment.filter(|a| a.is_out()) else {
-        let waits = || Reason::new(Code::Starting, "it has no holder yet; the coordinator has not placed it");
-        return (State::Pending, Some(facts.unplaced.cloned().unwrap_or_else(waits)));
+    // Who only raises the fence reads nothing.
+    let reader = facts.assignment.filter(|a| a.is_out() && a.purpose == Purpose::Run);
+    let Some(assignment) = reader.filter(|_| facts.holder_live) else {
+        let (state, reason) = homeless(reader);
+        // A node that is gone keeps the assignment until somebody else is given it: what is in the way of that
+        // says more than what became of the node.
+        return (state, Some(facts.unplaced.cloned().unwrap_or(reason)));
     };
     let node = &assignment.node;
-    let say = |state, code, detail: String| (state, Some(Reason::new(code, detail)));
-    if assignment.purpose == Purpose::Close || assignment.phase == Phase::Stopping {
-        return say(
-            State::Pending,
-            Code::Starting,
-            format!("{node} was stopping it and has not yet heard that it is to run"),
-        );
-    }
-    if !facts.holder_live {
-        return say(State::Unknown, Code::NoNews, format!("the session of its holder {node} has ended"));
+    let say = |state, detail: String| (state, Some(Reason::new(Code::Starting, detail)));
+    if assignment.phase == Phase::Stopping {
+        return say(State::Pending, format!("{node} was stopping it and has not yet heard that it is to run"));
     }
     // A word under a later owner means that this picture is behind; the word is right.
     match facts.word.filter(|w| w.token.same_owner(assignment.token) || w.token > assignment.token) {
-        None => say(State::Starting, Code::Starting, format!("given to {node}, which has not taken it up yet")),
-        Some(word) if !word.fresh => say(State::Unknown, Code::NoNews, format!("{node} has said nothing lately")),
+        None => say(State::Starting, format!("given to {node}, which has not taken it up yet")),
+        Some(word) if !word.fresh => {
+            (State::Unknown, Some(Reason::new(Code::NoNews, format!("{node} has said nothing lately"))))
+        }
         Some(word) => as_told(&word, assignment),
     }
+}
+
+/// A flow that should run and waits for a home: the planner's [`Homeless`](crate::situation::Situation::Homeless).
+/// `last`: who was to run it and has not let it go.
+fn homeless(last: Option<&Assignment>) -> (State, Reason) {
+    let Some(Assignment { node, phase, .. }) = last else {
+        let detail = "it has no holder yet; the coordinator has not placed it";
+        return (State::Pending, Reason::new(Code::Starting, detail));
+    };
+    // One that is cut off may go on for a while, unless it was already stopping.
+    let state = if *phase == Phase::Stopping { State::Pending } else { State::Unknown };
+    (state, Reason::new(Code::NoNews, format!("the session of its holder {node} has ended")))
 }
 
 fn as_told(word: &Word<'_>, assignment: &Assignment) -> (State, Option<Reason>) {
@@ -228,11 +239,16 @@ impl FromStr for State {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
     use super::*;
     use crate::{
         flow::Document,
-        id::{NodeName, SessionId},
-        record::Why,
+        id::{FlowId, NodeName, SessionId},
+        picture::{Picture, Stored},
+        record::{Node, Why},
+        situation::{Records, Situation},
+        token::Holder,
     };
 
     fn flow(desired: Desired) -> Flow {
@@ -246,6 +262,23 @@ mod tests {
     fn held() -> Assignment {
         let node = NodeName::new("n1").unwrap();
         Assignment::first(node, SessionId(3), 1, Purpose::Run, Revision(5), Why::New)
+    }
+
+    fn node_record() -> Node {
+        let text = String::new;
+        Node {
+            holder: Holder(1),
+            boot: text(),
+            home: text(),
+            api: text(),
+            peer: None,
+            runs_flows: true,
+            labels: BTreeMap::new(),
+            capacity: None,
+            leaving: false,
+            version: text(),
+            lease: 1,
+        }
     }
 
     fn verdict(outcome: Outcome, generation: u64) -> Verdict {
@@ -280,11 +313,20 @@ mod tests {
         let has = |word| Facts { assignment: Some(&assignment), word, ..bare(&run) };
         let stale = Word { fresh: false, ..word(1, Stage::Running) };
 
-        let table: [(&str, Facts<'_>, State, Option<Code>); 22] = [
+        let gone = |assignment| Facts { assignment: Some(assignment), holder_live: false, ..bare(&run) };
+
+        let table: [(&str, Facts<'_>, State, Option<Code>); 28] = [
             ("nobody has it", bare(&run), State::Pending, Some(Code::Starting)),
             ("no place", Facts { unplaced: Some(&no_node), ..bare(&run) }, State::Pending, Some(Code::NoNode)),
             ("let go", Facts { assignment: Some(&released), ..bare(&run) }, State::Pending, Some(Code::Starting)),
             ("being closed", Facts { assignment: Some(&close), ..bare(&run) }, State::Pending, Some(Code::Starting)),
+            (
+                "being closed, no place",
+                Facts { assignment: Some(&close), unplaced: Some(&no_node), ..bare(&run) },
+                State::Pending,
+                Some(Code::NoNode),
+            ),
+            ("was being closed, session ended", gone(&close), State::Pending, Some(Code::Starting)),
             (
                 "still stopping",
                 Facts { assignment: Some(&stopping), ..bare(&run) },
@@ -317,6 +359,25 @@ mod tests {
                 Some(Code::NoNews),
             ),
             (
+                "session ended, no place",
+                Facts { unplaced: Some(&no_node), ..gone(&assignment) },
+                State::Unknown,
+                Some(Code::NoNode),
+            ),
+            ("was stopping, session ended", gone(&stopping), State::Pending, Some(Code::NoNews)),
+            (
+                "was stopping, session ended, no place",
+                Facts { unplaced: Some(&no_node), ..gone(&stopping) },
+                State::Pending,
+                Some(Code::NoNode),
+            ),
+            (
+                "running, and once had no place",
+                Facts { unplaced: Some(&no_node), ..has(Some(word(1, Stage::Running))) },
+                State::Running,
+                None,
+            ),
+            (
                 "asked to pause",
                 Facts { assignment: Some(&stopping), ..bare(&suspended) },
                 State::Suspending,
@@ -347,6 +408,43 @@ mod tests {
         for (case, facts, state, code) in table {
             let (got, reason) = observed(&facts);
             assert_eq!((got, reason.map(|r| r.code)), (state, code), "{case}");
+        }
+    }
+
+    /// The word and the plan are about the same flows: a reason of the planner is shown for those that wait for a
+    /// home, and for no other.
+    #[test]
+    fn why_it_has_no_place_is_said_of_whoever_the_planner_sees_without_a_home() {
+        let (id, run, no_node) = (FlowId::new("a").unwrap(), flow(Desired::Run), Reason::new(Code::NoNode, "full"));
+        let leaving = Phase::Leaving { to: NodeName::new("n2").unwrap(), to_session: SessionId(4), why: Why::Asked };
+        let mut assignments = vec![None];
+        for purpose in [Purpose::Run, Purpose::Close] {
+            for phase in [Phase::Held, leaving.clone(), Phase::Stopping, Phase::Released] {
+                assignments.push(Some(Assignment { purpose, phase, ..held() }));
+            }
+        }
+        for (assignment, holder_live) in assignments.iter().flat_map(|a| [(a, true), (a, false)]) {
+            let mut picture = Picture::default();
+            picture.flows.insert(id.clone(), Stored::fresh(Arc::new(run.clone()), Revision(5)));
+            if let Some(assignment) = assignment {
+                picture.assignments.insert(id.clone(), Stored::fresh(Arc::new(assignment.clone()), Revision(6)));
+            }
+            if holder_live {
+                let (node, session) = (held().node, held().session);
+                picture.nodes.insert(node, Stored::fresh(Arc::new(node_record()), Revision(session.0)));
+            }
+            let situation = Records::find(&picture, &id).unwrap().situation(&picture);
+            let (_, reason) = observed(&Facts {
+                flow: &run,
+                generation: Revision(5),
+                verdict: None,
+                assignment: assignment.as_ref(),
+                holder_live,
+                unplaced: Some(&no_node),
+                word: None,
+            });
+            let said = reason.is_some_and(|reason| reason == no_node);
+            assert_eq!(said, matches!(situation, Situation::Homeless { .. }), "{assignment:?}, live: {holder_live}");
         }
     }
 

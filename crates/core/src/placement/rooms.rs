@@ -20,6 +20,14 @@ pub struct Fitting<'m> {
     pub later: Vec<&'m Move>,
 }
 
+impl<'m> Fitting<'m> {
+    /// It does not wait for room.
+    pub(crate) fn let_go_now(&mut self, first: &'m Move) {
+        self.later.retain(|m| m.flow != first.flow);
+        self.now.push(first);
+    }
+}
+
 /// Says which moves there is room for. `written` is what has been written about a flow and the picture does
 /// not show yet.
 pub fn fitting<'p, 'm>(

@@ -102,9 +102,14 @@ impl View {
     pub(crate) fn with<'p>(picture: &'p Picture, seen: impl Fn(&FlowId) -> Seen<'p>) -> View {
         let mut builder = Builder::new(picture);
         for records in Records::all(picture) {
+            let as_recorded =
+                || builder.place(records.situation(picture), records.assignment.map(|a| a.value.as_ref()));
             let place = match seen(records.id) {
-                Seen::AsRecorded => {
-                    builder.place(records.situation(picture), records.assignment.map(|a| a.value.as_ref()))
+                Seen::AsRecorded => as_recorded(),
+                Seen::Stuck => {
+                    let place = as_recorded();
+                    builder.keep_room_for(&records, place.as_ref());
+                    place
                 }
                 Seen::Given(assignment) => builder.given(assignment),
                 Seen::Homeless(why) => Some(Place::Nowhere(why)),
@@ -127,6 +132,9 @@ impl View {
 pub(crate) enum Seen<'p> {
     /// As the picture says.
     AsRecorded,
+    /// As the picture says, and its holder, which it should leave, is not to be counted on to let it go: nobody
+    /// else is given its room.
+    Stuck,
     /// As if this assignment were recorded.
     Given(&'p Assignment),
     /// As if nobody had it.
@@ -199,6 +207,13 @@ impl<'p> Builder<'p> {
             }
         };
         self.rooms.get(at).map(|room| Place::MovingTo(*room))
+    }
+
+    fn keep_room_for(&mut self, records: &Records<'p>, place: Option<&Place>) {
+        let holder = records.assignment.filter(|a| a.value.is_out()).and_then(|a| self.rooms.get(&a.value.node));
+        let Some(holder) = holder.filter(|holder| place != Some(&Place::MovingTo(**holder))) else { return };
+        let capacity = &mut self.view.rooms[*holder as usize].capacity;
+        *capacity = capacity.map(|most| most.saturating_sub(records.flow.value.weight()));
     }
 
     fn seat(&mut self, records: &Records<'p>, place: Place) {
