@@ -233,11 +233,11 @@ impl Raft {
 pub struct PlanSaid {
     /// As of when.
     pub revision: Revision,
-    /// What it would move.
+    /// What it would move: first what there is room for, then what waits for room.
     pub moves: Vec<MoveSaid>,
     /// What it cannot place, and why.
     pub unplaced: Vec<(FlowId, Reason)>,
-    /// How many further moves wait for room, until others have left.
+    /// How many of the moves, the last ones, wait for room, until others have left.
     pub held_back: usize,
 }
 

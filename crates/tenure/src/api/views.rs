@@ -272,11 +272,11 @@ pub struct RaftView {
 pub struct PlanView {
     /// As of when.
     pub revision: u64,
-    /// What it would move.
+    /// What it would move: first what there is room for, then what waits for room.
     pub moves: Vec<MoveView>,
     /// What it cannot place.
     pub unplaced: Vec<UnplacedView>,
-    /// How many further moves wait for their turn.
+    /// How many of the moves wait for room, until others have left.
     pub held_back: u64,
 }
 
@@ -291,6 +291,8 @@ pub struct MoveView {
     pub to: Option<String>,
     /// Why.
     pub why: String,
+    /// True if it waits for room there, until others have left.
+    pub waits_for_room: bool,
 }
 
 /// A flow that cannot be placed.
@@ -670,11 +672,13 @@ impl From<Outcome> for OutcomeView {
 impl From<PlanSaid> for PlanView {
     fn from(plan: PlanSaid) -> PlanView {
         let text = |name: NodeName| name.to_string();
-        let moves = plan.moves.into_iter().map(|m| MoveView {
+        let roomy = plan.moves.len().saturating_sub(plan.held_back);
+        let moves = plan.moves.into_iter().enumerate().map(|(place, m)| MoveView {
             flow: m.flow.to_string(),
             from: m.from.map(text),
             to: m.to.map(text),
             why: m.why,
+            waits_for_room: place >= roomy,
         });
         let unplaced =
             plan.unplaced.iter().map(|(flow, reason)| UnplacedView { flow: flow.to_string(), reason: reason.into() });

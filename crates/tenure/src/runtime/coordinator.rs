@@ -1,16 +1,14 @@
 //! The shell around the coordinator machine: one per server, and the store lets one of them win.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tenure_connect::world::World;
 use tenure_core::{
     coordinator::{Coordinator, Effect, Input, Post, Settings},
-    flow::{Reason, supervisor::Code},
     id::NodeName,
     mirror::News,
     picture::Fact,
-    placement::{Policy, fitting, preview},
-    record::Desired,
+    placement::Policy,
     session::Standing,
 };
 use tenure_store::{Committed, Store, Txn};
@@ -19,6 +17,7 @@ use tracing::{debug, info};
 
 use super::{
     node::NodeHandle,
+    preview,
     sight::View,
     vital::{self, Process},
 };
@@ -204,23 +203,8 @@ impl Shell {
 
     /// Every server can say why a flow has no place: the planner is a pure function of the picture.
     fn say_what_has_no_place(&self) {
-        let Some(picture) = self.machine.picture() else { return };
-        let waits = picture.flows.iter().any(|(id, flow)| {
-            flow.value.desired == Desired::Run && picture.assignments.get(id).is_none_or(|a| !a.value.is_out())
-        });
-        let unplaced = if waits {
-            let plan = preview(picture, &self.policy);
-            let waiting = fitting(picture, |_| None, &plan.moves).later.into_iter().filter(|m| m.from.is_none());
-            let waiting = waiting.map(|m| (m.flow.clone(), waits_for_room(&m.to))).collect::<Vec<_>>();
-            let unplaced = plan.unplaced.into_iter().filter(|u| u.stays.is_none());
-            unplaced.map(|u| (u.flow, u.why.reason())).chain(waiting).collect()
-        } else {
-            BTreeMap::new()
-        };
-        self.view.set_unplaced(unplaced);
+        if let Some(picture) = self.machine.picture() {
+            self.view.set_unplaced(preview::why_homeless(picture, &self.policy));
+        }
     }
-}
-
-fn waits_for_room(node: &NodeName) -> Reason {
-    Reason::new(Code::NoNode, format!("it waits for room on {node}, which others have still to leave"))
 }
