@@ -96,8 +96,10 @@ const HANGS_FOR: Duration = Duration::from_millis(500);
 const STOPS_ONE_IN: usize = 20;
 /// So many flows of a node are stopped around the end of its session.
 const STOPS_AROUND: u32 = 10;
-/// So often people stop them anew after the restore, from the first moment on, and so long apart.
-const STOPS_ANEW: u32 = 6;
+/// So often people stop them anew after the restore, so long apart: nobody answers at first.
+const STOPS_ANEW: u32 = 8;
+const STOPS_ANEW_EVERY: Duration = Duration::from_secs(1);
+/// So long apart they stop those of a node that is cut off.
 const STOPS_EVERY: Duration = Duration::from_millis(250);
 /// After the last trouble ends, every flow has a live holder by then: a restarted node waits for its
 /// former session (the TTL by the slower clock, 5.05 s, and a change of the store's leader, 1.4 s), then
@@ -574,7 +576,7 @@ impl Hand {
         let restored = STOPPED_FOR + after + silence;
         self.at(restored, |this| this.around.depot.restore());
         for time in 1..=STOPS_ANEW {
-            self.at(restored + STOPS_EVERY * time, stop);
+            self.at(restored + STOPS_ANEW_EVERY * time, stop);
         }
         self.at(restored + timing.ttl * 2, resume);
     }

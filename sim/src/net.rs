@@ -34,6 +34,8 @@ pub struct Net(Arc<Mutex<Inner>>);
 
 struct Inner {
     dice: Dice,
+    /// What comes twice changes no delay.
+    echoes: Dice,
     links: BTreeMap<Link, Trouble>,
 }
 
@@ -67,7 +69,8 @@ const ECHO: u64 = 500_000;
 impl Net {
     /// A network in which nothing is wrong yet.
     pub fn new(dice: Dice) -> Net {
-        Net(Arc::new(Mutex::new(Inner { dice, links: BTreeMap::new() })))
+        let echoes = dice.fork("echoes");
+        Net(Arc::new(Mutex::new(Inner { dice, echoes, links: BTreeMap::new() })))
     }
 
     /// How long the next message takes; none if it never arrives.
@@ -92,7 +95,7 @@ impl Net {
 
     /// How much later a message that arrives comes a second time, if it does.
     pub fn echo(&self) -> Option<Duration> {
-        let dice = &mut lock(&self.0).dice;
+        let dice = &mut lock(&self.0).echoes;
         (dice.below(TWICE_ONE_IN) == 0).then(|| Duration::from_micros(dice.below(ECHO)))
     }
 
@@ -147,6 +150,14 @@ impl fmt::Display for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_twice_changes_no_delay() {
+        let [plain, echoing] = std::array::from_fn(|_| Net::new(Dice::from_seed(1)));
+        assert!((0..10_000).any(|_| echoing.echo().is_some()));
+        let legs = |net: &Net| (0..50).map(|_| net.leg(Place::Store, Place::Upstream)).collect::<Vec<_>>();
+        assert_eq!(legs(&plain), legs(&echoing));
+    }
 
     #[test]
     fn a_trouble_that_ends_does_not_end_the_others_of_its_link() {

@@ -29,7 +29,8 @@ impl Invariant for CheckpointGrows {
     }
 
     fn sentence(&self) -> &'static str {
-        "A flow's position in a sink never falls, only the token of the fence moves it, and a claim is told what was last committed, unless the flow was to begin anew."
+        "A flow's position in a sink never falls, only the token of the fence moves it, and a claim is told what was \
+         last committed, unless the flow was to begin anew."
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {

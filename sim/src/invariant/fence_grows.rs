@@ -1,4 +1,5 @@
-//! In the order of a sink's commits a flow's tokens never fall: after a fence is raised, nothing enters under a smaller token.
+//! In the order of a sink's commits a flow's tokens never fall: after a fence is raised, nothing enters under a smaller
+//! token.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,8 @@ impl Invariant for FenceGrows {
     }
 
     fn sentence(&self) -> &'static str {
-        "In the order of a sink's commits a flow's tokens never fall: after a fence is raised, nothing enters under a smaller token."
+        "In the order of a sink's commits a flow's tokens never fall: after a fence is raised, nothing enters under a \
+         smaller token."
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! No flow is moved to even out weight twice within a second in which people ask for nothing; and while no node comes, goes, is cordoned or is asked to leave, not more than three times in ten minutes.
+//! No flow is moved to even out weight twice within a second in which people ask for nothing; and while no node
+//! comes, goes, is cordoned or is asked to leave, not more than three times in ten minutes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -6,7 +7,7 @@ use std::{
 };
 
 use tenure_core::{
-    id::FlowId,
+    id::{FlowId, NodeName},
     record::{Phase, Why},
 };
 
@@ -20,6 +21,10 @@ pub(super) struct FewMoves {
     changed: Time,
     /// When people last asked for something.
     asked: Time,
+    /// The flows that are to run, and the nodes that people asked for.
+    wanted: BTreeMap<FlowId, Option<NodeName>>,
+    /// When the store went back to a backup.
+    restored: Option<Time>,
     /// When each flow was asked to move for balance since then.
     moved: BTreeMap<FlowId, VecDeque<Time>>,
     leaving: BTreeMap<FlowId, bool>,
@@ -33,12 +38,15 @@ impl Invariant for FewMoves {
     }
 
     fn sentence(&self) -> &'static str {
-        "No flow is moved to even out weight twice within a second in which people ask for nothing; and while no node comes, goes, is cordoned or is asked to leave, not more than three times in ten minutes."
+        "No flow is moved to even out weight twice within a second in which people ask for nothing; and while no node \
+         comes, goes, is cordoned or is asked to leave, not more than three times in ten minutes."
     }
 
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
-        // A clock that is set forward has its second at once.
-        if let Event::Wanted { .. } | Event::Cordoned { .. } | Event::Leaving(_) | Event::Jumped(_) = event {
+        if let Event::Restored { .. } = event {
+            self.restored = Some(now);
+        }
+        if self.is_reason(now, event) {
             self.asked = now;
             self.last.clear();
         }
@@ -80,6 +88,30 @@ impl Invariant for FewMoves {
     }
 }
 
+impl FewMoves {
+    /// True if what was even a moment ago may not be even now.
+    fn is_reason(&mut self, now: Time, event: &Event) -> bool {
+        // A restored store says everything again that its backup says. Nobody asks for that, and whoever has
+        // the office then waits a second before it evens out, because all nodes come anew.
+        let by_people = self.restored != Some(now);
+        match event {
+            Event::Wanted { flow, runs, wish } => self.is_news(flow, *runs, wish.as_ref()) && by_people,
+            Event::Cordoned { .. } => by_people,
+            // A clock that is set forward has its second at once.
+            Event::Leaving(_) | Event::Jumped(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A restart, or another document, moves nothing: documents differ in a label here, and never in what is
+    /// placed by. The same wish again is a new one.
+    fn is_news(&mut self, flow: &FlowId, runs: bool, wish: Option<&NodeName>) -> bool {
+        let before = if runs { self.wanted.insert(flow.clone(), wish.cloned()) } else { self.wanted.remove(flow) };
+        let now = runs.then(|| wish.cloned());
+        before != now || now.flatten().is_some()
+    }
+}
+
 const MOST: usize = 3;
 /// A second by the clock of whoever plans, and some grace.
 const APART: Duration = Duration::from_millis(900);
@@ -90,10 +122,13 @@ const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use tenure_core::{id::SessionId, record::Assignment};
+    use tenure_core::{
+        id::{Revision, SessionId},
+        record::Assignment,
+    };
 
     use super::*;
-    use crate::invariant::tale::{accuses_at, acquits_at, assigned, assignment, node, opened};
+    use crate::invariant::tale::{accuses_at, acquits_at, assigned, assignment, named, node, opened};
 
     /// It is asked to move, and is there.
     fn moves(epoch: u64, from: u64, to: u64, why: fn(u64) -> Why) -> [Event; 3] {
@@ -140,6 +175,50 @@ mod tests {
         acquits_at::<FewMoves>(once().chain([asked(10_200)]).chain(again(300)));
         acquits_at::<FewMoves>([asked(9_500)].into_iter().chain(once()).chain(again(300)));
         accuses_at::<FewMoves>([asked(8_500)].into_iter().chain(once()).chain(again(300).into_iter().take(1)));
+    }
+
+    fn wanted(runs: bool, wish: Option<u64>) -> Event {
+        Event::Wanted { flow: named("g"), runs, wish: wish.map(node) }
+    }
+
+    /// Whether it may be moved twice within a second, if this was said before and that between the two moves.
+    fn between(before: Option<Event>, said: impl IntoIterator<Item = Event>) -> impl Iterator<Item = (u64, Event)> {
+        let said: Vec<(u64, Event)> = said.into_iter().map(|event| (10_200, event)).collect();
+        let twice = moves(2, 2, 1, balance).into_iter().take(1).map(|event| (10_300, event));
+        before.map(|event| (0, event)).into_iter().chain(at(10, moves(1, 1, 2, balance))).chain(said).chain(twice)
+    }
+
+    #[test]
+    fn only_what_people_had_not_said_before_is_a_reason() {
+        acquits_at::<FewMoves>(between(None, [wanted(true, None)]));
+        acquits_at::<FewMoves>(between(Some(wanted(true, None)), [wanted(false, None)]));
+        acquits_at::<FewMoves>(between(Some(wanted(false, None)), [wanted(true, None)]));
+        acquits_at::<FewMoves>(between(Some(wanted(true, Some(3))), [wanted(true, None)]));
+        acquits_at::<FewMoves>(between(Some(wanted(true, Some(3))), [wanted(true, Some(3))]));
+        accuses_at::<FewMoves>(between(Some(wanted(true, None)), [wanted(true, None)]));
+        accuses_at::<FewMoves>(between(Some(wanted(false, None)), [wanted(false, None)]));
+    }
+
+    #[test]
+    fn what_a_backup_says_is_nobody_s_word() {
+        let restored = || Event::Restored { at: Revision(1_000) };
+        let cordoned = || Event::Cordoned { node: node(3), cordon: None };
+        let says_again = || [restored(), wanted(true, None), wanted(false, None), wanted(true, Some(3)), cordoned()];
+        accuses_at::<FewMoves>(between(None, says_again()));
+        // As when nodes come back, and are given weight before all are there.
+        let after = |ms: u64, events: [Event; 3]| events.into_iter().map(move |event| (10_000 + ms, event));
+        let at_once = || {
+            let said = says_again().map(|event| (10_000, event));
+            said.into_iter().chain(after(200, moves(1, 1, 2, balance)))
+        };
+        let again = || after(700, moves(2, 2, 1, balance));
+        accuses_at::<FewMoves>(at_once().chain(again().take(1)));
+        // Whatever people say afterwards is compared with the backup's word.
+        acquits_at::<FewMoves>(at_once().chain([(10_400, wanted(true, None))]).chain(again()));
+        let same = [(10_400, wanted(false, None))];
+        let stopped = || [restored(), wanted(true, None), wanted(false, None)].map(|event| (10_000, event)).into_iter();
+        let moved = || stopped().chain(after(200, moves(1, 1, 2, balance)));
+        accuses_at::<FewMoves>(moved().chain(same).chain(again().take(1)));
     }
 
     #[test]

@@ -29,7 +29,8 @@ impl Invariant for LostIsFinal {
     }
 
     fn sentence(&self) -> &'static str {
-        "A process that was told that its session is gone begins nothing under it: no claim, no connection to a feed, no batch."
+        "A process that was told that its session is gone begins nothing under it: no claim, no connection to a feed, \
+         no batch."
     }
 
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {

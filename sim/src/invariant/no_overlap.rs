@@ -1,4 +1,5 @@
-//! A feed that allows one reader is read by one process at a time, as long as clocks run within the promised rate and no process stands still.
+//! A feed that allows one reader is read by one process at a time, as long as clocks run within the promised rate and
+//! no process stands still.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +29,8 @@ impl Invariant for NoOverlap {
     }
 
     fn sentence(&self) -> &'static str {
-        "A feed that allows one reader is read by one process at a time, as long as clocks run within the promised rate and no process stands still."
+        "A feed that allows one reader is read by one process at a time, as long as clocks run within the promised \
+         rate and no process stands still."
     }
 
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! No session is ended by the store while its holder may still count on it, unless its own process asked for it, or the next life of a process that is gone.
+//! No session is ended by the store while its holder may still count on it, unless its own process asked for it, or the
+//! next life of a process that is gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,8 @@ impl Invariant for SessionOutlivesValidity {
     }
 
     fn sentence(&self) -> &'static str {
-        "No session is ended by the store while its holder may still count on it, unless its own process asked for it, or the next life of a process that is gone."
+        "No session is ended by the store while its holder may still count on it, unless its own process asked for \
+         it, or the next life of a process that is gone."
     }
 
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {

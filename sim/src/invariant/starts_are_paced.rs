@@ -15,6 +15,8 @@ use crate::{event::Event, time::Time};
 pub(super) struct StartsArePaced {
     budgets: BTreeMap<Pid, u32>,
     starts: BTreeMap<Pid, VecDeque<Time>>,
+    /// When each one's clock was set forward.
+    jumps: BTreeMap<Pid, VecDeque<Time>>,
 }
 
 impl Invariant for StartsArePaced {
@@ -29,18 +31,26 @@ impl Invariant for StartsArePaced {
     fn check(&mut self, now: Time, event: &Event) -> Result<(), String> {
         match event {
             Event::Up { pid, pace, .. } => drop(self.budgets.insert(*pid, *pace)),
-            // What stood still asks for everything at once that it was about to ask for; whose clock was set
-            // forward has its burst again.
-            Event::Thawed { pid, .. } | Event::Jumped(pid) => drop(self.starts.remove(pid)),
+            Event::ClockWrong(pid) => drop(self.budgets.remove(pid)),
+            // To have stood still is no excuse: the bucket fills by a clock that went on, or stood still, too, and
+            // a claim follows its turn at once. (That of an updated flow waits for the former pipeline; people
+            // update one at a time.)
+            Event::Jumped(pid) => self.jumps.entry(*pid).or_default().push_back(now),
             Event::ClaimSent { pid, runs: true, .. } => {
                 let starts = self.starts.entry(*pid).or_default();
                 starts.push_back(now);
                 while starts.front().is_some_and(|first| now.since(*first) > WITHIN) {
                     starts.pop_front();
                 }
-                let budget = self.budgets.get(pid).copied().unwrap_or(u32::MAX);
-                // A burst of a tenth of a second, and the one that is due at both ends of the second.
-                if starts.len() as u32 > budget.saturating_mul(11) / 10 + 1 {
+                let jumps = self.jumps.entry(*pid).or_default();
+                while jumps.front().is_some_and(|jump| starts.front().is_some_and(|first| jump < first)) {
+                    jumps.pop_front();
+                }
+                let Some(budget) = self.budgets.get(pid) else { return Ok(()) };
+                // A burst of a tenth of a second, which a clock that is set forward refills; and the one that
+                // is due at both ends of the second.
+                let most = budget + budget.div_ceil(BURSTS) * (1 + jumps.len() as u32) + 1;
+                if starts.len() as u32 > most {
                     return Err(format!(
                         "{pid} started {} flows within {WITHIN:?}, and may start {budget}",
                         starts.len()
@@ -54,6 +64,8 @@ impl Invariant for StartsArePaced {
 }
 
 const WITHIN: Duration = Duration::from_secs(1);
+/// So many bursts make a second's budget.
+const BURSTS: u32 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -74,10 +86,34 @@ mod tests {
     }
 
     #[test]
-    fn what_stood_still_has_its_second_anew() {
-        let thawed = [(6, Event::Thawed { pid: pid(1), clock_stood: false })];
-        acquits_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 12)).chain(thawed).chain(starts(7, 12)));
-        let jumped = [(6, Event::Jumped(pid(1)))];
-        acquits_at::<StartsArePaced>([(0, up(1))].into_iter().chain(starts(5, 12)).chain(jumped).chain(starts(7, 12)));
+    fn a_clock_that_is_set_forward_refills_one_burst_and_not_a_second() {
+        let jumped = |at: u64| [(at, Event::Jumped(pid(1)))];
+        let first = |count: u64| [(0, up(1))].into_iter().chain(starts(5, count));
+        acquits_at::<StartsArePaced>(first(12).chain(jumped(6)).chain(starts(7, 1)));
+        accuses_at::<StartsArePaced>(first(12).chain(jumped(6)).chain(starts(7, 2)));
+        acquits_at::<StartsArePaced>(first(12).chain(jumped(6)).chain(jumped(7)).chain(starts(7, 2)));
+        // One that came before all of these was before a full bucket.
+        accuses_at::<StartsArePaced>([(0, up(1))].into_iter().chain(jumped(4)).chain(starts(5, 13)));
+        // And one is not remembered for longer than its second.
+        let past = || first(12).chain(jumped(6)).chain(starts(1_006, 12));
+        acquits_at::<StartsArePaced>(past());
+        accuses_at::<StartsArePaced>(past().chain(starts(1_006, 1)));
+    }
+
+    #[test]
+    fn who_stood_still_has_no_more_for_it() {
+        for clock_stood in [false, true] {
+            let thawed = [(6, Event::Thawed { pid: pid(1), clock_stood })];
+            let before = || [(0, up(1))].into_iter().chain(starts(5, 11)).chain(thawed.clone());
+            let so_many = |more| before().chain(starts(7, more));
+            acquits_at::<StartsArePaced>(so_many(1));
+            accuses_at::<StartsArePaced>(so_many(2));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_runs_wrong_is_asked_nothing() {
+        let wrong = [(0, up(1)), (1, Event::ClockWrong(pid(1)))];
+        acquits_at::<StartsArePaced>(wrong.into_iter().chain(starts(5, 20)));
     }
 }

@@ -24,7 +24,8 @@ impl Invariant for VerdictsAreTrue {
     }
 
     fn sentence(&self) -> &'static str {
-        "Nothing enters a sink under a token that a verdict closes, unless the sink forgot the fence or a person did not insist; and a flow's verdicts answer its wishes in their order."
+        "Nothing enters a sink under a token that a verdict closes, unless the sink forgot the fence or a \
+         person did not insist; and a flow's verdicts answer its wishes in their order."
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {

@@ -46,7 +46,8 @@ impl Invariant for WatchIsWhole {
     }
 
     fn sentence(&self) -> &'static str {
-        "A watch tells every change of its keys once and in order, from where it was to go on, or begins anew with a list; when it says that all is told, what it has told is what the store held."
+        "A watch tells every change of its keys once and in order, from where it was to go on, or begins anew with \
+         a list; when it says that all is told, what it has told is what the store held."
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {

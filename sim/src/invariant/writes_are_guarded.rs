@@ -1,4 +1,5 @@
-//! Whoever writes an assignment, or removes one, stands on the office in force, or on the session of the holder that the flow has.
+//! Whoever writes an assignment, or removes one, stands on the office in force, or on the session of the holder that
+//! the flow has.
 
 use super::Invariant;
 use crate::{event::Event, time::Time};
@@ -13,7 +14,8 @@ impl Invariant for WritesAreGuarded {
     }
 
     fn sentence(&self) -> &'static str {
-        "Whoever writes an assignment, or removes one, stands on the office in force, or on the session of the holder that the flow has."
+        "Whoever writes an assignment, or removes one, stands on the office in force, or on the session of the holder \
+         that the flow has."
     }
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
