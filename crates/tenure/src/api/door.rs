@@ -237,8 +237,6 @@ pub struct PlanSaid {
     pub moves: Vec<MoveSaid>,
     /// What it cannot place, and why.
     pub unplaced: Vec<(FlowId, Reason)>,
-    /// How many of the moves, the last ones, wait for room, until others have left.
-    pub held_back: usize,
 }
 
 /// One move of a plan.
@@ -252,6 +250,8 @@ pub struct MoveSaid {
     pub to: Option<NodeName>,
     /// Why, for people, such as `balance, n1 had more`.
     pub why: String,
+    /// It waits for room, until others have left.
+    pub waits_for_room: bool,
 }
 
 /// What the API is told at start.

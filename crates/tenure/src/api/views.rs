@@ -672,22 +672,17 @@ impl From<Outcome> for OutcomeView {
 impl From<PlanSaid> for PlanView {
     fn from(plan: PlanSaid) -> PlanView {
         let text = |name: NodeName| name.to_string();
-        let roomy = plan.moves.len().saturating_sub(plan.held_back);
-        let moves = plan.moves.into_iter().enumerate().map(|(place, m)| MoveView {
+        let held_back = plan.moves.iter().filter(|m| m.waits_for_room).count() as u64;
+        let moves = plan.moves.into_iter().map(|m| MoveView {
             flow: m.flow.to_string(),
             from: m.from.map(text),
             to: m.to.map(text),
             why: m.why,
-            waits_for_room: place >= roomy,
+            waits_for_room: m.waits_for_room,
         });
         let unplaced =
             plan.unplaced.iter().map(|(flow, reason)| UnplacedView { flow: flow.to_string(), reason: reason.into() });
-        PlanView {
-            revision: plan.revision.0,
-            moves: moves.collect(),
-            unplaced: unplaced.collect(),
-            held_back: plan.held_back as u64,
-        }
+        PlanView { revision: plan.revision.0, moves: moves.collect(), unplaced: unplaced.collect(), held_back }
     }
 }
 

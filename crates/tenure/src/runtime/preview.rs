@@ -16,11 +16,15 @@ use crate::api::door::{MoveSaid, PlanSaid};
 pub fn said(picture: &Picture, revision: Revision) -> PlanSaid {
     let plan = preview(picture, &Policy::default());
     let fitting = fitting(picture, |_| None, &plan.moves);
-    let held_back = fitting.later.len();
-    let said = |m: Move| MoveSaid { flow: m.flow, from: m.from, to: Some(m.to), why: m.why.to_string() };
-    let moves = fitting.now.into_iter().chain(fitting.later).cloned().map(said).collect();
-    let unplaced = plan.unplaced.into_iter().map(|u| (u.flow, u.why.reason())).collect();
-    PlanSaid { revision, moves, unplaced, held_back }
+    let now = fitting.now.into_iter().map(|m| move_said(m, false));
+    let moves = now.chain(fitting.later.into_iter().map(|m| move_said(m, true))).collect();
+    let unplaced = plan.unplaced.iter().map(|u| (u.flow.clone(), u.why.reason())).collect();
+    PlanSaid { revision, moves, unplaced }
+}
+
+fn move_said(m: &Move, waits_for_room: bool) -> MoveSaid {
+    let (flow, from, to) = (m.flow.clone(), m.from.clone(), Some(m.to.clone()));
+    MoveSaid { flow, from, to, why: m.why.to_string(), waits_for_room }
 }
 
 /// Why flows without a home have none. A flow that a node still has is none of them, even if it should leave.
