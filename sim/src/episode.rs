@@ -101,6 +101,10 @@ const STOPS_ANEW: u32 = 8;
 const STOPS_ANEW_EVERY: Duration = Duration::from_secs(1);
 /// So long apart they stop those of a node that is cut off.
 const STOPS_EVERY: Duration = Duration::from_millis(250);
+/// A drain that is taken back so soon was a mistake.
+const MISTAKE: Duration = Duration::from_secs(2);
+/// So long after that, what the coordinator asks of the store is still lost.
+const LOST_AFTER: Duration = Duration::from_millis(500);
 /// After the last trouble ends, every flow has a live holder by then: a restarted node waits for its
 /// former session (the TTL by the slower clock, 5.05 s, and a change of the store's leader, 1.4 s), then
 /// comes the scan for ended sessions, a plan and its commit.
@@ -547,6 +551,9 @@ impl Hand {
                 let machine = self.machine(n);
                 self.cluster.cordon(n, machine, Some(Cordon::Draining));
                 self.later(fault, move |this| this.cluster.cordon(n, machine, None));
+                if fault.lasts < MISTAKE {
+                    self.mute_the_coordinator(fault.lasts + LOST_AFTER);
+                }
             }
             What::SuspendMany(count) => {
                 for n in 0..count as usize {
@@ -579,6 +586,19 @@ impl Hand {
             self.at(restored + STOPS_ANEW_EVERY * time, stop);
         }
         self.at(restored + timing.ttl * 2, resume);
+    }
+
+    /// What the coordinator asks of the store is lost, and it hears what others do: somebody takes a mistake back
+    /// before it knows what became of its own writes about it.
+    fn mute_the_coordinator(&self, span: Duration) {
+        let office = self.cluster.look(|door| door.view.look().picture().office.as_ref().map(|o| o.value.node.clone()));
+        let Some(office) = office.flatten() else { return };
+        let Some(machine) = (0..self.cluster.len()).find(|machine| self.cluster.name(*machine) == office) else {
+            return;
+        };
+        let link = (Place::Machine(machine), Place::Store);
+        self.around.net.cut(link);
+        self.at(span, move |this| this.around.net.join(link));
     }
 
     /// People stop flows of a node that is cut off, around the end of its session: whether its stop is
