@@ -49,6 +49,8 @@ impl Invariant for StoppedIsSilent {
                     return Err(format!("{flow} {token} db{sink}: batch {seq} entered after the stop was answered"));
                 }
             }
+            // Wishes that the store has forgotten excuse nobody, and were numbered as if they came later.
+            Event::Restored { .. } => self.latest.values_mut().for_each(|latest| latest.generation = Revision(0)),
             // The raised fence may be among what the sink forgot.
             Event::Rewound { flow, .. } => {
                 if let Some(latest) = self.latest.get_mut(flow) {
@@ -93,6 +95,18 @@ mod tests {
         acquits::<StoppedIsSilent>([given(1, 1, 7), stopped(2), resumed.clone(), committed(2, 2, 1, &[1])]);
         acquits::<StoppedIsSilent>([given(1, 1, 7), resumed.clone(), stopped(2), committed(2, 2, 1, &[1])]);
         accuses::<StoppedIsSilent>([given(1, 1, 7), stopped(2), resumed, committed(1, 1, 1, &[1])]);
+    }
+
+    #[test]
+    fn a_wish_that_the_store_has_forgotten_excuses_nobody() {
+        let mut resumed = assignment(2, 2, 8);
+        resumed.generation = Revision(3);
+        let restored = Event::Restored { at: Revision(1_000) };
+        let before = [given(1, 1, 7), assigned(resumed)];
+        let tale = |rest: &[Event]| before.iter().chain(rest).cloned().collect::<Vec<_>>();
+        accuses::<StoppedIsSilent>(tale(&[restored.clone(), stopped(2), committed(2, 2, 1, &[1])]));
+        acquits::<StoppedIsSilent>(tale(&[stopped(2), committed(2, 2, 1, &[1])]));
+        acquits::<StoppedIsSilent>(tale(&[restored, stopped(2), committed(3, 9, 1, &[1])]));
     }
 
     #[test]
