@@ -131,7 +131,7 @@ impl MovesAreExplained {
             Why::New | Why::Released | Why::Resumed => released || gone,
             // Only a live holder can be left for these, and it is asked first.
             Why::Draining { .. } | Why::Balance { .. } | Why::Requirement { .. } => false,
-            Why::Asked => self.is_wished(flow, &now.node) && (released || gone),
+            Why::Asked => self.is_wished(flow, &now.node) && (released || gone || self.is_stranded(before)),
             Why::Close => now.purpose == Purpose::Close && self.is_to_stop(flow),
         };
         if true_then {
@@ -143,6 +143,12 @@ impl MovesAreExplained {
 
     fn is_open(&self, assignment: &Assignment) -> bool {
         self.open.get(&assignment.node) == Some(&assignment.session)
+    }
+
+    /// The holder was to hand it to a node that is gone, and is passed over when its time is up: then a wish that
+    /// was said meanwhile is as good a reason as the first.
+    fn is_stranded(&self, held: &Assignment) -> bool {
+        matches!(&held.phase, Phase::Leaving { to, to_session, .. } if self.open.get(to) != Some(to_session))
     }
 
     /// The holder drains or leaves.
@@ -246,6 +252,14 @@ mod tests {
         accuses_at::<MovesAreExplained>(then([wished(1), leaves(Why::Asked)]));
         accuses_at::<MovesAreExplained>(then([wished(2), has_it(Why::Asked)]));
         acquits_at::<MovesAreExplained>(then([wished(2), ended(1, 7), has_it(Why::Asked)]));
+    }
+
+    #[test]
+    fn a_wish_counts_when_the_node_that_was_to_have_it_is_gone() {
+        let begin = [Event::Leaving(node(1)), opened(3, 9), leaves(Why::Draining { node: node(1) }), wished(3)];
+        let has_it = || assigned(Assignment { why: Why::Asked, ..assignment(2, 3, 9) });
+        accuses_at::<MovesAreExplained>(then(begin.clone().into_iter().chain([has_it()])));
+        acquits_at::<MovesAreExplained>(then(begin.into_iter().chain([ended(2, 8), has_it()])));
     }
 
     #[test]
