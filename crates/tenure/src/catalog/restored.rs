@@ -2,7 +2,9 @@
 //!
 //! What was decided after the backup was taken is forgotten here, and may be acted upon elsewhere: a
 //! holder that nobody remembers may be writing. So nothing that the backup says about who has what, or
-//! about what has stopped, is believed: every flow has a lost holder, and every stop is carried out anew.
+//! about what has stopped, is believed: every flow has a lost holder, and every stop is carried out anew. Flow
+//! records are written anew for the same reason: a server that has not heard of the restore yet may know of a
+//! verdict about the record as it was, and must not answer a stop with it.
 
 use tenure_core::{
     id::{FlowId, NodeName, Revision, SessionId},
@@ -26,9 +28,9 @@ pub fn begin_again(all: &Snapshot, clock: u64) -> Result<Vec<Txn>, Undecodable> 
         let part = match keys::parse(&entry.key) {
             Some(Kind::Cluster) => Some(next_lineage(entry, clock)?),
             Some(Kind::Assignment(_)) => Some(lost(entry)?),
-            Some(Kind::Flow(flow)) if !has(all, &keys::assignment(&flow)) => Some(never_mind_who(&flow)),
+            Some(Kind::Flow(flow)) => Some(anew(entry, all, &flow)),
             Some(Kind::Order(..) | Kind::Verdict(_)) => Some(Txn::new().delete(entry.key.clone())),
-            Some(Kind::Flow(_) | Kind::Node(_) | Kind::Cordon(_) | Kind::Office) | None => None,
+            Some(Kind::Node(_) | Kind::Cordon(_) | Kind::Office) | None => None,
         };
         parts.extend(part);
     }
@@ -50,6 +52,12 @@ fn lost(entry: &Entry) -> Result<Txn, Undecodable> {
     let assignment: Assignment = decode(&entry.value)?;
     let txn = Txn::new().guard(Guard::Unchanged(entry.key.clone(), entry.modified));
     Ok(txn.put(entry.key.clone(), encode(&assignment.lost())))
+}
+
+fn anew(entry: &Entry, all: &Snapshot, flow: &FlowId) -> Txn {
+    let known = has(all, &keys::assignment(flow));
+    let txn = if known { Txn::new() } else { never_mind_who(flow) };
+    txn.guard(Guard::Unchanged(entry.key.clone(), entry.modified)).put(entry.key.clone(), entry.value.clone())
 }
 
 /// Nobody has the flow by the backup. Somebody may have got it since.
@@ -128,8 +136,10 @@ mod tests {
                 .put(keys::order(&node, &held), *b"an order")
                 .put(keys::verdict(&stopped), *b"a verdict"),
         );
+        let before = store.revision();
         restored(&store, 9);
         let state = store.state();
+        assert!([&held, &stopped].iter().all(|flow| state.get(&keys::flow(flow)).unwrap().modified > before));
         let now = |flow| decode::<Assignment>(&state.get(&keys::assignment(flow)).unwrap().value).unwrap();
         assert_eq!((now(&held).phase, now(&held).quiet.alone), (Phase::Released, false));
         assert_eq!((now(&stopped).phase, now(&stopped).quiet.alone), (Phase::Released, false));
