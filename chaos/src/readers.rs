@@ -44,9 +44,20 @@ fn let_go(troubles: &[Trouble], place: Place, on: Time, off: Time) -> Time {
         trouble.touches(place, on, off) && trouble.until.is_none_or(|until| off <= until.after(ECHO))
     };
     let earliest = troubles.iter().filter(explains).map(|trouble| trouble.from).min();
-    // After it came, in any case; who comes and goes within a millisecond is seen to do both at once.
-    let least = on.after(Duration::from_micros(1));
-    earliest.map_or(off, |from| from.min(off)).max(least)
+    earliest.map_or(off, |from| from.min(off)).max(at_once(on))
+}
+
+/// After it came, in any case; who comes and goes within a millisecond is seen to do both at once.
+fn at_once(on: Time) -> Time {
+    on.after(Duration::from_micros(1))
+}
+
+/// A reader whose way was bad from before it came until it went may have been gone when its hello came: whether it
+/// read beside another cannot be said.
+fn may_be_late(troubles: &[Trouble], place: Place, on: Time, off: Time) -> bool {
+    let sent = Time(on.0.saturating_sub(HELLO.as_micros() as u64));
+    let bad = troubles.iter().any(|trouble| trouble.touches(place, sent, on));
+    bad && let_go(troubles, place, on, off) == at_once(on)
 }
 
 /// The events of all visits.
@@ -68,12 +79,14 @@ pub(crate) fn events(bed: &Bed, ledger: &Ledger, lives: &Lives, durable: &Durabl
             };
             let class = bed.class(feed);
             let reader = visit.connection;
-            read.events.push((on, Event::ReadOn { reader, pid, flow: flow.clone(), alone: class == Class::Strict }));
+            let off = visit.until.map(|off| at(off.0));
+            let alone = class == Class::Strict && !off.is_some_and(|off| may_be_late(&troubles, place, on, off));
+            read.events.push((on, Event::ReadOn { reader, pid, flow: flow.clone(), alone }));
             if class != Class::Unrepeatable && visit.after > 0 {
                 read.goes_on(&flow, pid, on, visit.after, durable);
             }
-            if let Some(off) = visit.until {
-                read.events.push((let_go(&troubles, place, on, at(off.0)), Event::ReadOff { reader }));
+            if let Some(off) = off {
+                read.events.push((let_go(&troubles, place, on, off), Event::ReadOff { reader }));
             }
         }
     }
@@ -138,6 +151,18 @@ mod tests {
         let (seen, on) = (Time(5_000), Time(5_000).after(TICK));
         assert!(let_go(&[], 11, on, seen) > on, "else it would read for ever");
         assert!(let_go(&[], 11, on, on) > on);
+    }
+
+    #[test]
+    fn a_reader_may_be_late_only_if_its_way_was_bad_from_before_it_came_until_it_went() {
+        let late = |troubles: &[Trouble], on: u64, off: u64| {
+            may_be_late(troubles, 11, Time(on * 1_000_000), Time(off * 1_000_000))
+        };
+        assert!(late(&[trouble(5, 12)], 10, 11));
+        assert!(!late(&[trouble(5, 9)], 10, 11), "over before it came: its end is seen as it is");
+        assert!(!late(&[], 10, 10), "who comes and goes on a good way was there");
+        assert!(!late(&[trouble(12, 30)], 10, 20), "it came on a good way");
+        assert!(!late(&[trouble(5, 12)], 10, 200), "it was there when the way had long been good");
     }
 
     #[test]
