@@ -39,14 +39,14 @@ pub(super) struct Scene<'a> {
 pub(super) fn decide(scene: &Scene<'_>) -> Vec<Write> {
     let Some(cluster) = &scene.picture.cluster else { return Vec::new() };
     let cases: Vec<Case<'_>> = Records::all(scene.picture).map(|records| scene.case(records)).collect();
-    let by_flow: BTreeMap<&FlowId, &Case<'_>> = cases.iter().map(|case| (case.records.id, case)).collect();
+    let by_flow = by_flow(&cases);
     let view = View::with(scene.picture, |flow| by_flow.get(flow).map_or(Seen::Ignored, |case| case.seen(scene)));
     let plan = plan(&view, &scene.settings.policy);
     let moves: HashMap<&FlowId, &Move> = plan.moves.iter().map(|m| (&m.flow, m)).collect();
     let written = |flow: &FlowId| scene.pending.get(flow).and_then(Pending::assignment);
     let mut fitting = placement::fitting(scene.picture, written, &plan.moves);
-    if let Some(first) = first_of_a_trade(&fitting, &cases) {
-        fitting.let_go_now(first);
+    if let Some(first) = first_of_a_trade(&fitting, &by_flow) {
+        fitting.go_now(first);
     }
 
     let mut writes = planned_leaves(scene, &fitting, &by_flow);
@@ -57,6 +57,10 @@ pub(super) fn decide(scene: &Scene<'_>) -> Vec<Write> {
     writes.extend(rest.filter_map(|case| desk.write(case, moves.get(case.records.id).copied())));
     writes.sort_by_key(|write| write.deed);
     writes
+}
+
+fn by_flow<'c, 'a>(cases: &'c [Case<'a>]) -> BTreeMap<&'a FlowId, &'c Case<'a>> {
+    cases.iter().map(|case| (case.records.id, case)).collect()
 }
 
 /// One flow, with everything that bears on it.
@@ -111,13 +115,13 @@ impl Case<'_> {
 
 /// Who waits for room waits for somebody to leave. Flows that trade places between full nodes would wait for
 /// each other for ever: one of them goes first, beyond the limit, until the other has left.
-fn first_of_a_trade<'m>(fitting: &Fitting<'m>, cases: &[Case<'_>]) -> Option<&'m Move> {
+fn first_of_a_trade<'m>(fitting: &Fitting<'m>, cases: &BTreeMap<&FlowId, &Case<'_>>) -> Option<&'m Move> {
     let waits_for = |node: &NodeName| fitting.later.iter().any(|m| m.to == *node);
     let is_left = |m: &&Move| m.from.as_ref().is_some_and(waits_for);
-    if fitting.now.iter().any(is_left) || cases.iter().filter_map(Case::will_have_left).any(waits_for) {
+    if fitting.now.iter().any(is_left) || cases.values().filter_map(|case| case.will_have_left()).any(waits_for) {
         return None;
     }
-    let free = |m: &&&Move| cases.iter().any(|case| *case.records.id == m.flow && !case.hands_off);
+    let free = |m: &&&Move| cases.get(&m.flow).is_some_and(|case| !case.hands_off);
     fitting.later.iter().filter(free).find(|m| comes_back(m, &fitting.later)).copied()
 }
 
@@ -285,12 +289,12 @@ impl<'a> Desk<'a> {
 fn planned_leaves(scene: &Scene<'_>, fitting: &Fitting<'_>, cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
     let gives = fitting.now.iter().any(|m| m.from.is_none()) || scene.pending.values().any(|p| p.deed == Deed::Give);
     let evens_out = scene.calm && !gives && !scene.pending.values().any(Pending::is_a_move_in_doubt);
-    let is_waited_for = |node: &NodeName| fitting.later.iter().any(|m| m.from.is_none() && m.to == *node);
+    let waited_for: BTreeSet<&NodeName> = fitting.later.iter().filter(|m| m.from.is_none()).map(|m| &m.to).collect();
     let mut motion = Motion::count(scene, cases);
     let mut writes = Vec::new();
     for planned in &fitting.now {
         let (Some(from), Some(case)) = (&planned.from, cases.get(&planned.flow)) else { continue };
-        let waits = matches!(planned.why, Why::Balance { .. }) && !evens_out && !is_waited_for(from);
+        let waits = matches!(planned.why, Why::Balance { .. }) && !evens_out && !waited_for.contains(from);
         if waits || case.hands_off || !motion.admits(from, &planned.to, scene.settings) {
             continue;
         }
@@ -409,7 +413,7 @@ mod tests {
         };
         let cases: Vec<Case<'_>> = Records::all(picture).map(|records| scene.case(records)).collect();
         let fitting = Fitting { now: now.iter().collect(), later: later.iter().collect() };
-        first_of_a_trade(&fitting, &cases).map(|m| m.flow.to_string())
+        first_of_a_trade(&fitting, &by_flow(&cases)).map(|m| m.flow.to_string())
     }
 
     #[test]

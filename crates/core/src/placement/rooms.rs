@@ -22,7 +22,7 @@ pub struct Fitting<'m> {
 
 impl<'m> Fitting<'m> {
     /// It does not wait for room.
-    pub(crate) fn let_go_now(&mut self, first: &'m Move) {
+    pub(crate) fn go_now(&mut self, first: &'m Move) {
         self.later.retain(|m| m.flow != first.flow);
         self.now.push(first);
     }
