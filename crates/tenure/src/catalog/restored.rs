@@ -6,6 +6,8 @@
 //! records are written anew for the same reason: a server that has not heard of the restore yet may know of a
 //! verdict about the record as it was, and must not answer a stop with it.
 
+use std::collections::BTreeSet;
+
 use tenure_core::{
     id::{FlowId, NodeName, Revision, SessionId},
     record::{Assignment, Cluster, Phase, Purpose, Quiet, Why},
@@ -23,12 +25,13 @@ use super::{Kind, Undecodable, decode, encode, join, keys};
 /// # Errors
 /// A record cannot be read.
 pub fn begin_again(all: &Snapshot, clock: u64) -> Result<Vec<Txn>, Undecodable> {
+    let assigned: BTreeSet<FlowId> = all.entries.iter().filter_map(assigned).collect();
     let mut parts = Vec::new();
     for entry in &all.entries {
         let part = match keys::parse(&entry.key) {
             Some(Kind::Cluster) => Some(next_lineage(entry, clock)?),
             Some(Kind::Assignment(_)) => Some(lost(entry)?),
-            Some(Kind::Flow(flow)) => Some(anew(entry, all, &flow)),
+            Some(Kind::Flow(flow)) => Some(anew(entry, &flow, assigned.contains(&flow))),
             Some(Kind::Order(..) | Kind::Verdict(_)) => Some(Txn::new().delete(entry.key.clone())),
             Some(Kind::Node(_) | Kind::Cordon(_) | Kind::Office) | None => None,
         };
@@ -37,8 +40,11 @@ pub fn begin_again(all: &Snapshot, clock: u64) -> Result<Vec<Txn>, Undecodable> 
     Ok(together(parts))
 }
 
-fn has(all: &Snapshot, key: &str) -> bool {
-    all.entries.iter().any(|entry| &*entry.key == key)
+fn assigned(entry: &Entry) -> Option<FlowId> {
+    match keys::parse(&entry.key) {
+        Some(Kind::Assignment(flow)) => Some(flow),
+        _ => None,
+    }
 }
 
 fn next_lineage(cluster: &Entry, clock: u64) -> Result<Txn, Undecodable> {
@@ -54,9 +60,8 @@ fn lost(entry: &Entry) -> Result<Txn, Undecodable> {
     Ok(txn.put(entry.key.clone(), encode(&assignment.lost())))
 }
 
-fn anew(entry: &Entry, all: &Snapshot, flow: &FlowId) -> Txn {
-    let known = has(all, &keys::assignment(flow));
-    let txn = if known { Txn::new() } else { never_mind_who(flow) };
+fn anew(entry: &Entry, flow: &FlowId, assigned: bool) -> Txn {
+    let txn = if assigned { Txn::new() } else { never_mind_who(flow) };
     txn.guard(Guard::Unchanged(entry.key.clone(), entry.modified)).put(entry.key.clone(), entry.value.clone())
 }
 
