@@ -32,7 +32,7 @@ pub(super) async fn run(client: &Client) -> Result<(), Failure> {
 
 /// True if nothing is to be done, now or later.
 fn is_at_rest(plan: &PlanView) -> bool {
-    plan.moves.is_empty() && plan.held_back == 0 && plan.unplaced.is_empty()
+    plan.moves.is_empty() && plan.unplaced.is_empty()
 }
 
 fn moves(plan: &PlanView) -> Table {
