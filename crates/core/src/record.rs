@@ -24,7 +24,8 @@ pub struct Flow {
     pub origin: u64,
     /// Rises with `restart`; the holder restarts the pipeline under the next attempt.
     pub restarts: u64,
-    /// A person asked for this node (`flow move`); cleared once it is there.
+    /// A person asked for this node (`flow move`). It counts until the flow was given to it, or passed it over: until
+    /// an [`Assignment::generation`] is this record's revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wish: Option<NodeName>,
     /// True once it was asked to be forgotten; the record goes when it has terminated.

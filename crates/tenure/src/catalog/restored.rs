@@ -4,18 +4,19 @@
 //! holder that nobody remembers may be writing. So nothing that the backup says about who has what, or
 //! about what has stopped, is believed: every flow has a lost holder, and every stop is carried out anew. Flow
 //! records are written anew for the same reason: a server that has not heard of the restore yet may know of a
-//! verdict about the record as it was, and must not answer a stop with it.
+//! verdict about the record as it was, and must not answer a stop with it. A move that a person asked for and
+//! got is not asked for again thereby.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use tenure_core::{
     id::{FlowId, NodeName, Revision, SessionId},
-    record::{Assignment, Cluster, Phase, Purpose, Quiet, Why},
+    record::{Assignment, Cluster, Flow, Phase, Purpose, Quiet, Why},
     token::Token,
 };
-use tenure_store::{Entry, Guard, Snapshot, TXN_OPS_MAX, Txn};
+use tenure_store::{Entry, Guard, Snapshot, Txn};
 
-use super::{Kind, Undecodable, decode, encode, join, keys};
+use super::{Kind, Undecodable, core_revision, decode, encode, join, keys};
 
 /// The commits that make a restored store fit for its nodes, to be made in this order before the first
 /// of them is let in. `all` is everything in the store; `clock` is the wall clock in Unix seconds, and
@@ -25,13 +26,14 @@ use super::{Kind, Undecodable, decode, encode, join, keys};
 /// # Errors
 /// A record cannot be read.
 pub fn begin_again(all: &Snapshot, clock: u64) -> Result<Vec<Txn>, Undecodable> {
-    let assigned: BTreeSet<FlowId> = all.entries.iter().filter_map(assigned).collect();
+    let heeded: BTreeMap<FlowId, Revision> =
+        all.entries.iter().filter_map(|entry| heeded(entry).transpose()).collect::<Result<_, _>>()?;
     let mut parts = Vec::new();
     for entry in &all.entries {
         let part = match keys::parse(&entry.key) {
             Some(Kind::Cluster) => Some(next_lineage(entry, clock)?),
             Some(Kind::Assignment(_)) => Some(lost(entry)?),
-            Some(Kind::Flow(flow)) => Some(anew(entry, &flow, assigned.contains(&flow))),
+            Some(Kind::Flow(flow)) => Some(anew(entry, &flow, heeded.get(&flow).copied())?),
             Some(Kind::Order(..) | Kind::Verdict(_)) => Some(Txn::new().delete(entry.key.clone())),
             Some(Kind::Node(_) | Kind::Cordon(_) | Kind::Office) | None => None,
         };
@@ -40,11 +42,11 @@ pub fn begin_again(all: &Snapshot, clock: u64) -> Result<Vec<Txn>, Undecodable> 
     Ok(together(parts))
 }
 
-fn assigned(entry: &Entry) -> Option<FlowId> {
-    match keys::parse(&entry.key) {
-        Some(Kind::Assignment(flow)) => Some(flow),
-        _ => None,
-    }
+/// If it is an assignment: whose, and which revision of the flow's record it heeds.
+fn heeded(entry: &Entry) -> Result<Option<(FlowId, Revision)>, Undecodable> {
+    let Some(Kind::Assignment(flow)) = keys::parse(&entry.key) else { return Ok(None) };
+    let assignment: Assignment = decode(&entry.value)?;
+    Ok(Some((flow, assignment.generation)))
 }
 
 fn next_lineage(cluster: &Entry, clock: u64) -> Result<Txn, Undecodable> {
@@ -60,9 +62,13 @@ fn lost(entry: &Entry) -> Result<Txn, Undecodable> {
     Ok(txn.put(entry.key.clone(), encode(&assignment.lost())))
 }
 
-fn anew(entry: &Entry, flow: &FlowId, assigned: bool) -> Txn {
-    let txn = if assigned { Txn::new() } else { never_mind_who(flow) };
-    txn.guard(Guard::Unchanged(entry.key.clone(), entry.modified)).put(entry.key.clone(), entry.value.clone())
+fn anew(entry: &Entry, id: &FlowId, heeded: Option<Revision>) -> Result<Txn, Undecodable> {
+    let flow: Flow = decode(&entry.value)?;
+    // A wish is as young as its record.
+    let wish = flow.wish.filter(|_| heeded.is_none_or(|generation| generation < core_revision(entry.modified)));
+    let txn = if heeded.is_some() { Txn::new() } else { never_mind_who(id) };
+    let txn = txn.guard(Guard::Unchanged(entry.key.clone(), entry.modified));
+    Ok(txn.put(entry.key.clone(), encode(&Flow { wish, ..flow })))
 }
 
 /// Nobody has the flow by the backup. Somebody may have got it since.
@@ -85,7 +91,7 @@ fn never_mind_who(flow: &FlowId) -> Txn {
 fn together(parts: Vec<Txn>) -> Vec<Txn> {
     let mut commits: Vec<Txn> = Vec::new();
     for part in parts {
-        match commits.last_mut().filter(|last| last.has_room_for(&part) && last.ops.len() < TXN_OPS_MAX) {
+        match commits.last_mut().filter(|last| last.has_room_for(&part)) {
             Some(last) => join(last, &part),
             None => commits.push(part),
         }
@@ -106,6 +112,18 @@ mod tests {
 
     fn all(store: &Memory) -> Snapshot {
         store.read(vec!["".into()]).now_or_never().unwrap().unwrap()
+    }
+
+    fn flow(id: &FlowId, wish: Option<&NodeName>) -> Flow {
+        let document = format!(
+            r#"{{"id": "{id}", "source": {{"tcp": {{"address": "h:1"}}}}, "codec": {{"lines": {{}}}},
+                "sink": {{"sqlite": {{"path": "x.db", "table": "t"}}}}}}"#
+        );
+        Flow { wish: wish.cloned(), ..Flow::new(serde_json::from_str(&document).unwrap()) }
+    }
+
+    fn put_flow(id: &FlowId, wish: Option<&NodeName>) -> Txn {
+        Txn::new().put(keys::flow(id), encode(&flow(id, wish)))
     }
 
     fn restored(store: &Memory, clock: u64) {
@@ -133,7 +151,7 @@ mod tests {
         let [held, stopped] = ["held", "stopped"].map(|id| FlowId::new(id).unwrap());
         let node = NodeName::new("n1").unwrap();
         let assignment = Assignment::first(node.clone(), SessionId(3), 1, Purpose::Run, Revision(2), Why::New);
-        commit(&store, Txn::new().put(keys::flow(&held), *b"as it was").put(keys::flow(&stopped), *b"as it was"));
+        [&held, &stopped].into_iter().for_each(|id| commit(&store, put_flow(id, None)));
         commit(
             &store,
             Txn::new()
@@ -154,11 +172,30 @@ mod tests {
     }
 
     #[test]
+    fn a_move_that_was_made_is_not_asked_for_again() {
+        let store = Memory::new();
+        let [made, asked, new] = ["made", "asked", "new"].map(|id| FlowId::new(id).unwrap());
+        let node = NodeName::new("n2").unwrap();
+        let ids = [&made, &asked, &new];
+        ids.into_iter().for_each(|id| commit(&store, put_flow(id, Some(&node))));
+        let written = |id: &FlowId| core_revision(store.state().get(&keys::flow(id)).unwrap().modified);
+        let heeds = |generation| Assignment::first(node.clone(), SessionId(3), 1, Purpose::Run, generation, Why::Asked);
+        let put = |txn: Txn, id, generation| txn.put(keys::assignment(id), encode(&heeds(generation)));
+        commit(&store, put(put(Txn::new(), &made, written(&made)), &asked, Revision(written(&asked).0 - 1)));
+        restored(&store, 9);
+        let state = store.state();
+        let wish = |id: &FlowId| decode::<Flow>(&state.get(&keys::flow(id)).unwrap().value).unwrap().wish;
+        assert_eq!(ids.map(wish), [None, Some(node.clone()), Some(node.clone())]);
+        // Nothing else of the record is lost.
+        assert_eq!(decode::<Flow>(&state.get(&keys::flow(&asked)).unwrap().value), Ok(flow(&asked, Some(&node))));
+    }
+
+    #[test]
     fn a_large_store_is_restored_in_many_commits() {
         let store = Memory::new();
         let flows: Vec<FlowId> = (0..500).map(|n| FlowId::new(&format!("f{n}")).unwrap()).collect();
         for some in flows.chunks(100) {
-            commit(&store, some.iter().fold(Txn::new(), |txn, flow| txn.put(keys::flow(flow), *b"x")));
+            commit(&store, some.iter().fold(Txn::new(), |txn, id| txn.put(keys::flow(id), encode(&flow(id, None)))));
         }
         restored(&store, 9);
         assert!(flows.iter().all(|flow| store.state().get(&keys::assignment(flow)).is_some()));
