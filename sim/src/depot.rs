@@ -246,11 +246,11 @@ impl Depot {
             self.0.history.record(Event::SessionEnded { node, session, at });
         }
         self.0.memory.outage(false);
-        let all = self.0.memory.read(vec!["".into()]).now_or_never().and_then(Result::ok);
-        all.iter().for_each(|all| self.note_what_went_back(all));
-        let txns = all.and_then(|all| restored::begin_again(&all, clock).ok()).unwrap_or_default();
-        for txn in txns {
-            drop(self.0.memory.commit(txn).now_or_never());
+        let all = self.0.memory.read(vec!["".into()]).now_or_never().and_then(Result::ok).expect("the memory answers");
+        self.note_what_went_back(&all);
+        for txn in restored::begin_again(&all, clock).expect("records that we wrote can be read") {
+            let committed = self.0.memory.commit(txn).now_or_never();
+            assert!(matches!(committed, Some(Committed::Done(_))), "a restore is made whole: {committed:?}");
         }
         self.outage(false);
     }

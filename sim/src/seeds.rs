@@ -11,10 +11,11 @@ impl FromStr for Seeds {
 
     fn from_str(text: &str) -> Result<Seeds, String> {
         let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is not a number"));
-        match text.split_once("..") {
-            Some((first, end)) => Ok(Seeds(number(first)?..number(end)?)),
-            None => number(text).map(|one| Seeds(one..one + 1)),
-        }
+        let seeds = match text.split_once("..") {
+            Some((first, end)) => number(first)?..number(end)?,
+            None => number(text).map(|one| one..one + 1)?,
+        };
+        if seeds.is_empty() { Err(format!("there is no seed in {text}")) } else { Ok(Seeds(seeds)) }
     }
 }
 

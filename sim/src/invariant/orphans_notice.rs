@@ -21,8 +21,12 @@ pub(super) struct OrphansNotice {
     processes: BTreeMap<Pid, Holder>,
     /// The token to which each process last raised each flow's fence.
     tokens: BTreeMap<(FlowId, Holder), Token>,
+    /// What each flow's sink says.
+    fences: BTreeMap<FlowId, Token>,
     readers: BTreeMap<u64, Reader>,
     overtaken: BTreeMap<u64, Overtaken>,
+    /// Overtaken by a fence that its sink has lost: until it is raised again there is nothing to notice.
+    unnoticeable: BTreeMap<u64, Overtaken>,
     frozen: BTreeSet<Pid>,
 }
 
@@ -44,7 +48,27 @@ impl Invariant for OrphansNotice {
                 self.overtaken.values_mut().filter(|other| other.pid == *pid).for_each(|other| other.since = now);
             }
             Event::Up { pid, holder, .. } => drop(self.processes.insert(*pid, *holder)),
-            Event::Claimed { flow, token, holder, .. } => drop(self.tokens.insert((flow.clone(), *holder), *token)),
+            Event::Claimed { flow, token, holder, .. } => {
+                self.tokens.insert((flow.clone(), *holder), *token);
+                self.fences.insert(flow.clone(), *token);
+                let readers = &self.readers;
+                let again = self.unnoticeable.extract_if(.., |number, overtaken| {
+                    overtaken.flow == *flow && readers.get(number).is_some_and(|reader| reader.token < Some(*token))
+                });
+                self.overtaken.extend(again.map(|(number, other)| (number, Overtaken { since: now, ..other })));
+            }
+            Event::Rewound { flow, row, .. } => {
+                let fence = row.as_ref().map(|row| row.token);
+                match fence {
+                    Some(token) => drop(self.fences.insert(flow.clone(), token)),
+                    None => drop(self.fences.remove(flow)),
+                }
+                let readers = &self.readers;
+                let forgotten = self.overtaken.extract_if(.., |number, overtaken| {
+                    overtaken.flow == *flow && readers.get(number).is_some_and(|reader| reader.token >= fence)
+                });
+                self.unnoticeable.extend(forgotten);
+            }
             Event::ReadOn { reader, pid, flow, .. } => {
                 let holder = self.processes.get(pid);
                 let token = holder.and_then(|holder| self.tokens.get(&(flow.clone(), *holder))).copied();
@@ -54,17 +78,21 @@ impl Invariant for OrphansNotice {
                 {
                     let (orphan, of) = if other.token > token { (reader, &new) } else { (number, other) };
                     let overtaken = Overtaken { pid: of.pid, flow: flow.clone(), since: now };
-                    self.overtaken.entry(*orphan).or_insert(overtaken);
+                    let noticeable = self.fences.get(flow).copied() > of.token;
+                    let list = if noticeable { &mut self.overtaken } else { &mut self.unnoticeable };
+                    list.entry(*orphan).or_insert(overtaken);
                 }
                 self.readers.insert(*reader, new);
             }
             Event::ReadOff { reader } => {
                 self.readers.remove(reader);
                 self.overtaken.remove(reader);
+                self.unnoticeable.remove(reader);
             }
             Event::Down(pid) => {
                 self.readers.retain(|_, reader| reader.pid != *pid);
                 self.overtaken.retain(|_, other| other.pid != *pid);
+                self.unnoticeable.retain(|_, other| other.pid != *pid);
             }
             Event::Live(_) => {
                 let late = self
@@ -100,7 +128,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(12);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariant::tale::{accuses_at, acquits_at, claimed, pid, reads, up};
+    use crate::invariant::tale::{accuses_at, acquits_at, claimed, pid, reads, rewound, up};
 
     const LATE: u64 = NOTICED_WITHIN.as_millis() as u64 + 1;
 
@@ -125,6 +153,20 @@ mod tests {
         let judged = (LATE, Event::Live(pid(3)));
         accuses_at::<OrphansNotice>(late().into_iter().chain([judged.clone()]));
         acquits_at::<OrphansNotice>(late().into_iter().chain([(5, Event::ReadOff { reader: 1 }), judged]));
+    }
+
+    #[test]
+    fn a_fence_that_the_sink_has_lost_cannot_be_noticed_until_it_is_raised_again() {
+        acquits_at::<OrphansNotice>(later(LATE, &[(5, rewound(1, 1, 0, 0))]));
+        accuses_at::<OrphansNotice>(later(LATE, &[(5, rewound(2, 2, 0, 0))]));
+        let again = [(5, rewound(1, 1, 0, 0)), (100, claimed(2, 2, 0))];
+        acquits_at::<OrphansNotice>(later(LATE + 99, &again));
+        accuses_at::<OrphansNotice>(later(LATE + 100, &again));
+        let lost_before_it_reads =
+            [up(1), up(2), claimed(1, 1, 0), reads(1, 1), claimed(2, 2, 0), rewound(1, 1, 0, 0), reads(2, 2)];
+        acquits_at::<OrphansNotice>(
+            lost_before_it_reads.map(|event| (0, event)).into_iter().chain([(LATE, Event::Live(pid(3)))]),
+        );
     }
 
     #[test]
