@@ -9,6 +9,7 @@ use std::{
 use tenure_store::{Change, Committed, LeaseId, Renewal, Revision, Snapshot, Txn, Unavailable};
 
 use crate::{
+    chaos::Drawn,
     clock::{Pulse, Time, Truth},
     wiretap::Vote,
 };
@@ -138,6 +139,8 @@ pub struct History {
     pub lines: Vec<(Time, String)>,
     /// What the world itself found to be wrong, by the invariant that it breaks.
     pub found: Vec<(&'static str, String)>,
+    /// The faults that were drawn.
+    pub(crate) faults: Vec<Drawn>,
     /// How often what happened, faults by the names of their kinds.
     pub counts: BTreeMap<String, u64>,
     /// When the faults stopped.

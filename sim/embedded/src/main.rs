@@ -35,6 +35,12 @@ enum Command {
         /// Tells what happened in each.
         #[arg(long)]
         story: bool,
+        /// Without these faults, by number.
+        #[arg(long, value_delimiter = ',')]
+        without: Vec<usize>,
+        /// Tells a failing seed as it is. Otherwise what it does not need for failing is left out first.
+        #[arg(long)]
+        no_shrink: bool,
         /// Stops at the first seed that fails.
         #[arg(long)]
         fail_fast: bool,
@@ -67,15 +73,19 @@ enum Command {
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
     let number = |text: &str| text.parse::<u64>().map_err(|e| format!("{text}: {e}"));
-    match text.split_once("..") {
-        Some((first, last)) => Ok(number(first)?..number(last)?),
-        None => number(text).map(|seed| seed..seed + 1),
-    }
+    let seeds = match text.split_once("..") {
+        Some((first, last)) => number(first)?..number(last)?,
+        None => number(text).map(|seed| seed..seed + 1)?,
+    };
+    if seeds.is_empty() { Err(format!("there is no seed in {text}")) } else { Ok(seeds) }
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { seeds, story, fail_fast, jobs } => run(&seeds, story, fail_fast, jobs),
+        Command::Run { seeds, story, without, no_shrink, fail_fast, jobs } => {
+            let how = How { story, without, shrink: !no_shrink, fail_fast };
+            run(&seeds, &how, jobs)
+        }
         Command::Hash { seeds, jobs } => hash(&seeds, jobs),
         Command::Log { seed, to } => done(log(seed, &to)),
         Command::Twice { seed } => done(twice(seed)),
@@ -157,23 +167,33 @@ fn hash(seeds: &Range<u64>, jobs: usize) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(seeds: &Range<u64>, story: bool, fail_fast: bool, jobs: usize) -> ExitCode {
+/// How seeds are run.
+struct How {
+    story: bool,
+    without: Vec<usize>,
+    shrink: bool,
+    fail_fast: bool,
+}
+
+fn run(seeds: &Range<u64>, how: &How, jobs: usize) -> ExitCode {
     let begun = Instant::now();
     let failed: Mutex<Vec<u64>> = Mutex::default();
     let healing: Mutex<Vec<u64>> = Mutex::default();
     let coverage: Mutex<Coverage> = Mutex::default();
     each(seeds, jobs, |seed| {
-        let trial: Trial = trial::run(seed, None);
+        let trial: Trial = trial::without(seed, &how.without);
         healing.lock().expect("no panic").extend(trial.healing_ms());
         coverage.lock().expect("no panic").add(&trial.coverage);
-        if story || !trial.violations.is_empty() {
-            println!("{}", trial.story());
+        let fails = !trial.violations.is_empty();
+        if how.story || fails {
+            let told = if fails && how.shrink && how.without.is_empty() { trial.shrunk() } else { trial };
+            println!("{}", told.story());
         }
-        if trial.violations.is_empty() {
+        if !fails {
             return ControlFlow::Continue(());
         }
         failed.lock().expect("no panic").push(seed);
-        if fail_fast { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if how.fail_fast { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let coverage = coverage.into_inner().expect("no panic");
     let (count, took) = (coverage.seeds, begun.elapsed());

@@ -11,7 +11,7 @@ use std::{
 use tenure_store_embedded::Embedded;
 
 use crate::{
-    chaos::{Chaos, Fault},
+    chaos::{Chaos, Drawn, Fault},
     clock::{Time, Truth},
     dice::Dice,
     disk::{Platter, Target},
@@ -70,10 +70,11 @@ enum Undo {
     DiskFull(usize),
 }
 
-/// Runs one seed to its end, on a thread that has its entropy from the same seed.
-pub(crate) fn run(seed: u64) -> History {
+/// Runs one seed to its end, on a thread that has its entropy from the same seed. Its faults are drawn, or these of
+/// an earlier run.
+pub(crate) fn run(seed: u64, again: Option<Vec<Drawn>>) -> History {
     let mut world = World::new(seed);
-    world.live(seed);
+    world.live(seed, again);
     world.finish()
 }
 
@@ -132,7 +133,7 @@ impl World {
         }
     }
 
-    fn live(&mut self, seed: u64) {
+    fn live(&mut self, seed: u64, again: Option<Vec<Drawn>>) {
         self.found();
         if !self.step_until(FORMS_MS, |world| world.is_whole()) {
             self.recorder.find("heals", "the cluster did not form");
@@ -142,7 +143,7 @@ impl World {
         for guest in &mut self.guests {
             guest.greet(&self.recorder, &mut self.dice, self.pause_ms);
         }
-        self.chaos(seed);
+        self.chaos(seed, again);
         self.peace();
     }
 
@@ -448,24 +449,27 @@ impl World {
                 .all(|status| status.has_quorum && status.voters().count() == all && status.members.len() == all)
     }
 
-    fn chaos(&mut self, seed: u64) {
-        let mut dice = Dice::new(seed, "chaos");
+    fn chaos(&mut self, seed: u64, again: Option<Vec<Drawn>>) {
         let begins = self.truth.now().plus_ms(300);
         let ends = self.truth.now().plus_ms(CHAOS_MS);
-        let mut chaos = Chaos::new(&mut dice, begins);
+        let mut chaos = Chaos::new(seed, begins, again);
         while self.truth.now() < ends {
-            if let Some(fault) = chaos.due(self.truth.now(), &mut dice) {
+            if let Some((fault, mut dice)) = chaos.due(self.truth.now()) {
                 self.strike(fault, &mut dice);
+                chaos.rolled(dice);
             }
             if self.truth.now().0.is_multiple_of(100_000)
                 && self.postponed.is_some()
                 && self.may_damage()
                 && let Some(fault) = self.postponed.take()
+                && let Some(mut dice) = chaos.waited(fault, self.truth.now())
             {
                 self.strike(fault, &mut dice);
+                chaos.rolled(dice);
             }
             self.step();
         }
+        self.recorder.history().faults = chaos.drawn();
     }
 
     fn strike(&mut self, fault: Fault, dice: &mut Dice) {

@@ -28,7 +28,7 @@ fn judge(seeds: &[u64]) -> Judged {
             judged.coverage.add(&trial.coverage);
         }
         if !trial.violations.is_empty() {
-            judged.stories.push(trial.story());
+            judged.stories.push(trial.shrunk().story());
         }
     }
     judged
