@@ -18,7 +18,7 @@ The project's chores.
   cargo xtask test     all tests; installs the Debian packages they need where it may,
                        else says which are missing
   cargo xtask lint     formatting, clippy, documentation; changes nothing
-  cargo xtask ci       what CI does: lint, the simulator, test, then the demo
+  cargo xtask ci       what CI does: lint, the bank's patches, the simulator, test, then the demo
   cargo xtask sim      the simulator: the same seed twice, every seed that ever failed, and new ones;
                        `cargo xtask sim 2000..4000` for others than the first 500
   cargo xtask bugs     puts each deliberate bug of the bank into a scratch copy and has the simulator
