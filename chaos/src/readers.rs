@@ -34,6 +34,8 @@ pub(crate) struct Read {
     pub(crate) unfounded: Vec<(Time, String)>,
     /// Visits of which nobody can say by which process they were.
     pub(crate) doubtful: usize,
+    /// Visits of strict feeds that may have been over when they were seen to begin.
+    pub(crate) late: usize,
 }
 
 /// When a reader let go, as far as the feed server's word counts. One that ended while its way was bad,
@@ -52,8 +54,8 @@ fn at_once(on: Time) -> Time {
     on.after(Duration::from_micros(1))
 }
 
-/// A reader whose way was bad from before it came until it went may have been gone when its hello came: whether it
-/// read beside another cannot be said.
+/// A reader whose way was bad before it came, and that went before all that was sent on that way must have arrived, may
+/// have been gone when its hello came: whether it read beside another cannot be said.
 fn may_be_late(troubles: &[Trouble], place: Place, on: Time, off: Time) -> bool {
     let sent = Time(on.0.saturating_sub(HELLO.as_micros() as u64));
     let bad = troubles.iter().any(|trouble| trouble.touches(place, sent, on));
@@ -80,7 +82,10 @@ pub(crate) fn events(bed: &Bed, ledger: &Ledger, lives: &Lives, durable: &Durabl
             let class = bed.class(feed);
             let reader = visit.connection;
             let off = visit.until.map(|off| at(off.0));
-            let alone = class == Class::Strict && !off.is_some_and(|off| may_be_late(&troubles, place, on, off));
+            let late = off.is_some_and(|off| may_be_late(&troubles, place, on, off));
+            let strict = class == Class::Strict;
+            read.late += usize::from(strict && late);
+            let alone = strict && !late;
             read.events.push((on, Event::ReadOn { reader, pid, flow: flow.clone(), alone }));
             if class != Class::Unrepeatable && visit.after > 0 {
                 read.goes_on(&flow, pid, on, visit.after, durable);
@@ -154,11 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_may_be_late_only_if_its_way_was_bad_from_before_it_came_until_it_went() {
+    fn a_reader_may_be_late_only_if_its_way_was_bad_before_it_came_and_it_went_soon_after() {
         let late = |troubles: &[Trouble], on: u64, off: u64| {
             may_be_late(troubles, 11, Time(on * 1_000_000), Time(off * 1_000_000))
         };
         assert!(late(&[trouble(5, 12)], 10, 11));
+        assert!(late(&[trouble(5, 12)], 10, 100), "its end may have been sent again and again");
         assert!(!late(&[trouble(5, 9)], 10, 11), "over before it came: its end is seen as it is");
         assert!(!late(&[], 10, 10), "who comes and goes on a good way was there");
         assert!(!late(&[trouble(12, 30)], 10, 20), "it came on a good way");

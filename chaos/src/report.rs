@@ -60,6 +60,8 @@ pub(crate) struct Report {
     /// What only the end shows, and what processes did unasked.
     pub(crate) accusations: Vec<String>,
     pub(crate) doubtful: usize,
+    /// Readers of which nobody can say whether they read beside another.
+    pub(crate) late: usize,
     /// Readers of which it is known.
     pub(crate) read: usize,
     pub(crate) excused: Share,
@@ -96,6 +98,10 @@ impl Report {
                 format!("of {} of {visits} readers nobody knows whose they were", self.doubtful),
             ),
             (
+                self.late * DOUBTFUL_MAX > visits,
+                format!("of {} of {visits} readers nobody knows whether they were alone", self.late),
+            ),
+            (
                 self.blind > 1 + self.lasted.as_secs() / BLIND_EVERY.as_secs(),
                 format!("the observer lost sight {} times", self.blind),
             ),
@@ -110,7 +116,10 @@ impl Report {
         let Size { servers, workers, feeds, rate, seed } = &self.size;
         line!(out, "# Chaos, seed {seed}\n");
         match self.verdict() {
-            Verdict::Well => line!(out, "Well: nothing happened that must not.\n"),
+            Verdict::Well if self.missing.is_empty() => line!(out, "Well: nothing happened that must not.\n"),
+            Verdict::Well => {
+                line!(out, "Well, as far as could be tried and judged here: nothing happened that must not.\n")
+            }
             Verdict::Violations => line!(out, "VIOLATIONS: see below.\n"),
             Verdict::NothingShown(why) => line!(out, "NOTHING SHOWN: {why}.\n"),
         }
@@ -226,8 +235,9 @@ impl Report {
         );
         line!(
             out,
-            "\nReaders of which nobody can say whose they were: {}. Times that the observer lost sight of the store: {}. Times that this machine itself stood still: {}.\n",
+            "\nReaders of which nobody can say whose they were: {}; whether they were alone: {}. Times that the observer lost sight of the store: {}. Times that this machine itself stood still: {}.\n",
             self.doubtful,
+            self.late,
             self.blind,
             figures_of_stalls(&self.stalls)
         );

@@ -147,6 +147,7 @@ pub(crate) async fn run(
         judgement,
         accusations,
         doubtful: read.doubtful,
+        late: read.late,
         read: visits,
         excused: Share::of(&history),
         blind: bed.watcher.blind(),
