@@ -1,4 +1,4 @@
-//! What must hold, whatever breaks: one file and one sentence each. Every one sees all that truly
+//! What must hold, whatever breaks: one sentence each, and one file for each that is judged while it runs. Every one sees all that truly
 //! happened, in order, and says when it must not have.
 
 use std::fmt;

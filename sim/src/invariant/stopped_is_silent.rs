@@ -28,13 +28,12 @@ impl Invariant for StoppedIsSilent {
 
     fn check(&mut self, _: Time, event: &Event) -> Result<(), String> {
         match event {
-            Event::Assigned { flow, at, assignment } => {
+            Event::Assigned { flow, assignment, .. } => {
                 let latest = self.latest.entry(flow.clone()).or_default();
                 latest.token = latest.token.max(Some(assignment.token));
                 if assignment.purpose == Purpose::Run {
                     latest.generation = latest.generation.max(assignment.generation);
                 }
-                latest.at = *at;
             }
             Event::Stopped { flow, at } => {
                 let latest = self.latest.entry(flow.clone()).or_default();
@@ -67,7 +66,6 @@ impl Invariant for StoppedIsSilent {
 struct Latest {
     token: Option<Token>,
     generation: Revision,
-    at: Revision,
     silent_up_to: Option<Token>,
 }
 

@@ -284,8 +284,8 @@ impl<'a> Desk<'a> {
 /// Planned moves of running flows, as far as the limits allow. Those that even out wait until everybody
 /// who can have a home now has one, because a flow that does not run is worse off than an uneven node;
 /// until the nodes have stayed as they are for a moment; and until the moves before are answered, or given
-/// up, because what evens out moves that never happened has to be taken back. But who makes room for a flow
-/// without a home goes at once.
+/// up, because what evens out moves that never happened has to be taken back. But who leaves a node that a flow
+/// without a home waits for does not wait.
 fn planned_leaves(scene: &Scene<'_>, fitting: &Fitting<'_>, cases: &BTreeMap<&FlowId, &Case<'_>>) -> Vec<Write> {
     let gives = fitting.now.iter().any(|m| m.from.is_none()) || scene.pending.values().any(|p| p.deed == Deed::Give);
     let evens_out = scene.calm && !gives && !scene.pending.values().any(Pending::is_a_move_in_doubt);

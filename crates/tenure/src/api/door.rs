@@ -250,7 +250,8 @@ pub struct MoveSaid {
     pub to: Option<NodeName>,
     /// Why, for people, such as `balance, n1 had more`.
     pub why: String,
-    /// It waits for room, until others have left.
+    /// It waits for room, until others have left. Of flows that wait for each other, the coordinator lets one go all
+    /// the same.
     pub waits_for_room: bool,
 }
 

@@ -291,7 +291,8 @@ pub struct MoveView {
     pub to: Option<String>,
     /// Why.
     pub why: String,
-    /// True if it waits for room there, until others have left.
+    /// True if it waits for room there, until others have left. Of flows that wait for each other, the coordinator lets
+    /// one go all the same.
     pub waits_for_room: bool,
 }
 
