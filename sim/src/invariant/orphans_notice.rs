@@ -21,8 +21,8 @@ pub(super) struct OrphansNotice {
     processes: BTreeMap<Pid, Holder>,
     /// The token to which each process last raised each flow's fence.
     tokens: BTreeMap<(FlowId, Holder), Token>,
-    /// What each flow's sink says.
-    fences: BTreeMap<FlowId, Token>,
+    /// What each flow's sink says, as far as it has said something.
+    fences: BTreeMap<FlowId, Option<Token>>,
     readers: BTreeMap<u64, Reader>,
     overtaken: BTreeMap<u64, Overtaken>,
     /// Overtaken by a fence that its sink has lost: until it is raised again there is nothing to notice.
@@ -50,7 +50,7 @@ impl Invariant for OrphansNotice {
             Event::Up { pid, holder, .. } => drop(self.processes.insert(*pid, *holder)),
             Event::Claimed { flow, token, holder, .. } => {
                 self.tokens.insert((flow.clone(), *holder), *token);
-                self.fences.insert(flow.clone(), *token);
+                self.fences.insert(flow.clone(), Some(*token));
                 let readers = &self.readers;
                 let again = self.unnoticeable.extract_if(.., |number, overtaken| {
                     overtaken.flow == *flow && readers.get(number).is_some_and(|reader| reader.token < Some(*token))
@@ -59,10 +59,7 @@ impl Invariant for OrphansNotice {
             }
             Event::Rewound { flow, row, .. } => {
                 let fence = row.as_ref().map(|row| row.token);
-                match fence {
-                    Some(token) => drop(self.fences.insert(flow.clone(), token)),
-                    None => drop(self.fences.remove(flow)),
-                }
+                self.fences.insert(flow.clone(), fence);
                 let readers = &self.readers;
                 let forgotten = self.overtaken.extract_if(.., |number, overtaken| {
                     overtaken.flow == *flow && readers.get(number).is_some_and(|reader| reader.token >= fence)
@@ -78,7 +75,7 @@ impl Invariant for OrphansNotice {
                 {
                     let (orphan, of) = if other.token > token { (reader, &new) } else { (number, other) };
                     let overtaken = Overtaken { pid: of.pid, flow: flow.clone(), since: now };
-                    let noticeable = self.fences.get(flow).copied() > of.token;
+                    let noticeable = self.fences.get(flow).is_none_or(|fence| *fence > of.token);
                     let list = if noticeable { &mut self.overtaken } else { &mut self.unnoticeable };
                     list.entry(*orphan).or_insert(overtaken);
                 }
