@@ -368,7 +368,7 @@ impl Cluster {
         if pids.is_empty() {
             return;
         }
-        lock(&lock(&self.0.machines)[machine].clock).shift(-(stood as i64));
+        lock(&lock(&self.0.machines)[machine].clock).stood(stood, self.0.around.executor.now());
         for pid in pids {
             self.0.around.history.record(Event::Thawed { pid, clock_stood: stood > 0 });
             self.0.around.executor.thaw(pid);

@@ -82,9 +82,16 @@ impl Clock {
         Duration::from_micros((micros - micros / 1000 * self.ppm / 1000).max(0) as u64)
     }
 
-    /// Sets it forward, or back if it stood still meanwhile.
+    /// Sets it forward.
     pub fn shift(&mut self, micros: i64) {
         self.shifted += micros;
+    }
+
+    /// It stood still with its machine for so many microseconds, until now. If a process of that machine has looked at
+    /// it meanwhile, it has run: it is not set back behind what it has shown, or it would stand still from now on.
+    pub fn stood(&mut self, micros: u64, now: Time) {
+        let unseen = self.at(now).0.saturating_sub(self.shown) * 1000;
+        self.shifted -= micros.min(unseen) as i64;
     }
 }
 
@@ -100,6 +107,20 @@ mod tests {
         assert_eq!((looks[0], looks[499]), (0, 3));
         assert_eq!((looks[500], looks[999]), (3, 5));
         assert_eq!(looks[1999], 9);
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_goes_on_at_once_even_if_somebody_looked_at_it() {
+        let times = [0, 30_000_000, 30_100_000].map(Time);
+        let mut clock = Clock::new(1000, 0);
+        let before = clock.look(times[0]);
+        clock.stood(25_000_000, times[1]);
+        assert_eq!(clock.look(times[1]).since(before).as_secs(), 5);
+        let mut clock = Clock::new(1000, 0);
+        clock.look(times[0]);
+        let seen = clock.look(times[1]);
+        clock.stood(25_000_000, times[1]);
+        assert!(clock.look(times[2]).since(seen).as_millis() >= 97);
     }
 
     #[test]
