@@ -76,14 +76,24 @@ fn acknowledged_commits_are_never_lost() {
         assert!(found >= acknowledged, "round {round}: {acknowledged} acknowledged, {found} found");
         assert_eq!(sound, "true", "round {round}");
         pause = pause.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // However slow the machine is: after so many more, and somewhere in the middle of the next.
+        let enough = (pause >> 33) % 40;
+        let (kill, killed) = std::sync::mpsc::channel::<()>();
         let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_micros(500 + (pause >> 33) % 120_000));
+            // Whether it is told, or the victim has ended by itself, which the next round would notice.
+            drop(killed.recv());
+            std::thread::sleep(Duration::from_micros((pause >> 40) % 5_000));
             victim.kill().expect("killed");
             victim.wait().expect("gone");
         });
+        let mut kill = (enough > 0).then_some(kill);
         while let Some((number, _)) = heard(&mut says, "done ") {
             acknowledged = number + 1;
+            if acknowledged >= found + enough {
+                kill = None;
+            }
         }
+        drop(kill);
         killer.join().expect("the killer ends");
     }
     assert!(acknowledged > 300, "only {acknowledged} commits in {ROUNDS} rounds");
