@@ -81,7 +81,7 @@ fn acknowledged_commits_are_never_lost() {
         let (kill, killed) = std::sync::mpsc::channel::<()>();
         let killer = std::thread::spawn(move || {
             // Whether it is told, or the victim has ended by itself, which the next round would notice.
-            drop(killed.recv());
+            let _either = killed.recv();
             std::thread::sleep(Duration::from_micros((pause >> 40) % 5_000));
             victim.kill().expect("killed");
             victim.wait().expect("gone");

@@ -22,6 +22,8 @@ pub(super) struct MovesAreExplained {
     draining: BTreeMap<NodeName, Word>,
     wanted: BTreeMap<FlowId, Wanted>,
     held: BTreeMap<FlowId, Assignment>,
+    /// What was let go, where and when.
+    let_go: BTreeMap<FlowId, (NodeName, Time)>,
 }
 
 /// What a person said, and when.
@@ -76,9 +78,17 @@ impl Invariant for MovesAreExplained {
                 let runs = Word::or(self.wanted.get(flow).map(|wanted| wanted.runs), *runs, now);
                 self.wanted.insert(flow.clone(), Wanted { runs, wish: wish.clone() });
             }
-            Event::Restored { .. } => self.held.clear(),
+            Event::Restored { .. } => {
+                self.held.clear();
+                self.let_go.clear();
+            }
             Event::Assigned { flow, assignment, .. } => {
                 let judged = self.judge(flow, assignment);
+                let was = self.held.get(flow).and_then(|held| self.place(held)).cloned();
+                match was.filter(|_| assignment.phase == Phase::Released) {
+                    Some(node) => drop(self.let_go.insert(flow.clone(), (node, now))),
+                    None => drop(self.let_go.remove(flow)),
+                }
                 self.held.insert(flow.clone(), (**assignment).clone());
                 judged.map_err(|why| format!("{flow} {}: {why}", assignment.token))?;
             }
@@ -166,9 +176,13 @@ impl MovesAreExplained {
     }
 
     /// The most flows that a node can be thought to have, as the planner counts: what moves is where it
-    /// goes, and all weigh the same.
+    /// goes, and all weigh the same. It may not have heard yet of what was let go.
     fn most(&self, node: &NodeName) -> usize {
-        self.count(node, |runs| runs.may_be(true, self.now))
+        let may_run = |flow: &FlowId| self.wanted.get(flow).is_some_and(|wanted| wanted.runs.may_be(true, self.now));
+        let unheard = |(flow, (at, since)): &(&FlowId, &(NodeName, Time))| {
+            at == node && self.now.since(*since) < HEARD_WITHIN && may_run(flow)
+        };
+        self.count(node, |runs| runs.may_be(true, self.now)) + self.let_go.iter().filter(unheard).count()
     }
 
     fn least(&self, node: &NodeName) -> usize {
@@ -273,6 +287,26 @@ mod tests {
         };
         acquits_at::<MovesAreExplained>(then(other(1, 7).into_iter().chain([balance()])));
         accuses_at::<MovesAreExplained>(then(other(2, 8).into_iter().chain([balance()])));
+    }
+
+    #[test]
+    fn what_was_let_go_a_moment_ago_may_still_be_counted() {
+        let at = tenure_core::id::Revision(2);
+        let other = |flow: &str, p, session, released: bool| {
+            let held = assignment(1, p, session);
+            let assignment = Box::new(if released { held.lost() } else { held });
+            Event::Assigned { flow: named(flow), at, assignment }
+        };
+        let wanted = |flow: &str, runs| Event::Wanted { flow: named(flow), runs, wish: None };
+        let begun = [wanted("g", true), wanted("h", true), other("g", 1, 7, false), other("h", 2, 8, false)];
+        let begun = then(begun);
+        let at = begun.last().map_or(0, |(ms, _)| *ms) + 10_000;
+        let stops = [(at, wanted("g", false)), (at, other("g", 1, 7, true))];
+        let story = |later| {
+            begun.clone().into_iter().chain(stops.clone()).chain([(at + later, leaves(Why::Balance { node: node(1) }))])
+        };
+        acquits_at::<MovesAreExplained>(story(2_999));
+        accuses_at::<MovesAreExplained>(story(3_000));
     }
 
     #[test]
